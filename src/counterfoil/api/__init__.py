@@ -1,0 +1,1 @@
+"""The control plane: generations, keys, teams, prices and health over HTTP."""

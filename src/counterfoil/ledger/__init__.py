@@ -1,0 +1,1 @@
+"""The journal every record is durable in, and the questions it answers."""

@@ -1,0 +1,1 @@
+"""Usage becomes lines: a versioned price book, a match, and exact arithmetic."""

@@ -1,0 +1,1 @@
+"""What upstreams speak: address, credentials, error classes; mostly one table."""

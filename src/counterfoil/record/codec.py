@@ -1,0 +1,38 @@
+"""Canonical bytes of a record, and their digest.
+
+The canonical form is compact JSON in the field order of :class:`~counterfoil.record.record.Record`, with ``capture``
+last. It is what the ledger stores, what the chain hashes and what a reader is served, so it is written exactly once.
+``capture`` is spliced in because it is known last, in the thread that seals the bodies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from counterfoil.record.record import CaptureInfo, Record
+
+GENESIS = bytes(32)
+"""The digest before the first record of a chain."""
+
+_encoder = msgspec.json.Encoder(order=None)
+_decoder = msgspec.json.Decoder(Record)
+
+
+def encode(record: Record, capture: CaptureInfo) -> bytes:
+    """The canonical bytes: deterministic, UTF-8, one JSON object."""
+    return b'%b,"capture":%b}' % (_encoder.encode(record)[:-1], _encoder.encode(capture))
+
+
+def decode(data: bytes) -> Record:
+    """The record in ``data``; unknown fields (``capture``, later additions) are passed over.
+
+    Raises :class:`msgspec.ValidationError` or :class:`msgspec.DecodeError` when ``data`` is not a record.
+    """
+    return _decoder.decode(data)
+
+
+def link(previous: bytes, data: bytes) -> bytes:
+    """The digest of the record ``data`` (canonical bytes) chained onto ``previous`` (32 bytes)."""
+    return hashlib.sha256(previous + data).digest()

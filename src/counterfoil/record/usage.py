@@ -1,0 +1,49 @@
+"""Usage in one convention for every provider, and where each number came from.
+
+``prompt_tokens`` is *all* input and ``completion_tokens`` *all* output: cached reads, cache writes and a provider's own
+tool prompt are inside the first, reasoning and thoughts inside the second, whatever the provider's own convention.
+The details split those two totals further and never add to them; ``meters`` holds what is billed beside tokens.
+
+Quantities are whole numbers. Time is measured in milliseconds (meters end in ``_ms``), so a third of a second has an
+exact price; everything else is counted in its own unit.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import UNSET, Struct, UnsetType
+
+
+class UsageSource(StrEnum):
+    """Who says so: the provider in full, an estimate of ours, the provider in part, or nobody."""
+
+    REPORTED = "reported"
+    ESTIMATED = "estimated"
+    PARTIAL = "partial"
+    ABSENT = "absent"
+
+
+class Usage(Struct, frozen=True, omit_defaults=False):
+    """What a generation consumed.
+
+    ``prompt_tokens_details`` keys: ``cached_tokens``, ``cache_write_tokens`` (of which ``cache_write_5m_tokens`` and
+    ``cache_write_1h_tokens``), ``text_tokens``, ``audio_tokens``, ``image_tokens``, ``video_tokens``, ``tool_tokens``,
+    ``cached_text_tokens``, ``cached_audio_tokens``, ``cached_image_tokens``, ``cached_video_tokens``.
+    ``completion_tokens_details`` keys: ``reasoning_tokens``, ``text_tokens``, ``audio_tokens``, ``image_tokens``,
+    ``video_tokens``, ``accepted_prediction_tokens``, ``rejected_prediction_tokens``.
+    ``meters`` keys: ``requests``, ``images``, ``input_images``, ``characters``, ``pages``, ``web_searches``, ``file_searches``,
+    ``code_executions``, ``search_units``, ``embeddings``, ``input_audio_ms``, ``output_audio_ms``, ``input_video_ms``,
+    ``output_video_ms`` and any further meter a provider names.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    prompt_tokens_details: dict[str, int] | UnsetType = UNSET
+    completion_tokens_details: dict[str, int] | UnsetType = UNSET
+    meters: dict[str, int] | UnsetType = UNSET
+    source: UsageSource = UsageSource.ABSENT
+
+
+ABSENT = Usage()

@@ -1,0 +1,1 @@
+"""Running captured calls again, comparing the answers, playing recordings back."""

@@ -1,0 +1,1 @@
+"""Teams, apps, keys, provider keys: who may call, and on whose account."""
