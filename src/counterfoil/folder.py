@@ -1,0 +1,155 @@
+"""The data folder: where everything durable lives, who may read it, and which version wrote it.
+
+::
+
+    counterfoil-data/           0700
+    ├── VERSION                 the format's number; a newer one is refused, never guessed at
+    ├── lock                    held (flock) by every process of one running gateway, inherited by its workers
+    ├── control.db              teams, apps, keys, provider keys
+    ├── ledger.db               records, sealed bodies, chain, checkpoints
+    ├── books/                  every price book a record refers to, by content hash
+    ├── journal/                calls in flight (intents), one file a writer
+    └── secrets/                0700; each file 0600, 32 random bytes, made on first use
+        ├── pepper              keys API keys' digests
+        ├── kek                 wraps the teams' data keys
+        └── signing             Ed25519 seed for checkpoints
+
+Reading commands open the same folder while the gateway runs; only ``serve`` takes the lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from counterfoil.errors import ConfigError
+
+FORMAT_VERSION: Final = 1
+SECRET_BYTES: Final = 32
+_PRIVATE_DIR = 0o700
+_PRIVATE_FILE = 0o600
+
+
+class DataFolder:
+    """An opened data folder. Cheap to make; holds no file open except after :meth:`lock`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def create(cls, root: Path) -> DataFolder:
+        """Open ``root``, making it and its parts with safe permissions when they are missing.
+
+        Raises :class:`ConfigError` when it cannot be made or written, or was written by a newer version.
+        """
+        folder = cls(root)
+        try:
+            for directory in (root, folder.books, folder.journal, folder.secrets):
+                directory.mkdir(mode=_PRIVATE_DIR, parents=directory is root, exist_ok=True)
+            version = root / "VERSION"
+            if not version.exists():
+                _write_new(version, f"{FORMAT_VERSION}\n".encode())
+            if not os.access(root, os.W_OK | os.X_OK):
+                raise PermissionError(13, "not writable", str(root))
+        except OSError as error:
+            raise ConfigError(
+                f"The data folder {root} cannot be written ({error.strerror or error}). "
+                "Give its owner write permission, or choose another folder with --data."
+            ) from error
+        folder._check_version()
+        return folder
+
+    @classmethod
+    def existing(cls, root: Path) -> DataFolder:
+        """Open a folder that must be there, for commands that read. Raises :class:`ConfigError` when it is not."""
+        if not (root / "VERSION").is_file():
+            raise ConfigError(f"There is no Counterfoil data in {root}. Name the gateway's data folder with --data.")
+        folder = cls(root)
+        folder._check_version()
+        return folder
+
+    @property
+    def control_db(self) -> Path:
+        return self.root / "control.db"
+
+    @property
+    def ledger_db(self) -> Path:
+        return self.root / "ledger.db"
+
+    @property
+    def books(self) -> Path:
+        return self.root / "books"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    def secret(self, name: str) -> bytes:
+        """The 32 bytes of a named secret, made on first use. Two processes that race get the same bytes.
+
+        Raises :class:`ConfigError` when the file is damaged or readable by others.
+        """
+        path = self.secrets / name
+        try:
+            if not path.exists():
+                _write_new(path, os.urandom(SECRET_BYTES))
+            mode = stat.S_IMODE(path.stat().st_mode)
+            data = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"The secret {path} cannot be read ({error.strerror or error}).") from error
+        if mode & 0o077:
+            raise ConfigError(f"The secret {path} can be read by others (mode {mode:o}). Run: chmod 600 {path}")
+        if len(data) != SECRET_BYTES:
+            raise ConfigError(f"The secret {path} is damaged: it has {len(data)} bytes, not {SECRET_BYTES}.")
+        return data
+
+    def lock(self) -> int:
+        """Take the folder for one running gateway; give the descriptor that holds it (inheritable by workers).
+
+        The lock ends when the last process that inherited the descriptor ends, however it ends. Raises
+        :class:`ConfigError` when another gateway has it.
+        """
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise ConfigError(
+                f"Another gateway is running on {self.root}. Stop it first, or use another folder with --data."
+            ) from error
+        return descriptor
+
+    def _check_version(self) -> None:
+        try:
+            version = int((self.root / "VERSION").read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.root / 'VERSION'} cannot be read; is {self.root} a Counterfoil folder?") from error
+        if version > FORMAT_VERSION:
+            raise ConfigError(
+                f"The data folder {self.root} was written by a newer Counterfoil (format {version}, this one "
+                f"knows {FORMAT_VERSION}). Run that version, or restore a backup made with this one."
+            )
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Make ``path`` with ``data``, private, whole or not at all; an existing file wins and is left alone."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE_FILE)
+    try:
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
