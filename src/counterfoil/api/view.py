@@ -1,0 +1,100 @@
+"""What a reader is served: the record's canonical bytes, spliced with what may change after it was written.
+
+The canonical bytes are never decoded and encoded again. Everything up to ``capture`` is served as it was hashed, so
+whoever has the answer and the previous digest can check the chain; ``capture`` is the last field of the record and is
+followed by what is known only at reading time: the chain, and whether the request can be run again.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Final, NoReturn
+
+import msgspec
+
+from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, Chain
+
+_SPLIT: Final = b',"capture":'
+_encode = msgspec.json.Encoder().encode
+_decode_capture = msgspec.json.Decoder(CaptureInfo).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Unavailable(StrEnum):
+    """Why a request cannot be replayed."""
+
+    NOT_CAPTURED = "not_captured"
+    POLICY = "policy"
+    TOO_LARGE = "too_large"
+    INTERRUPTED = "interrupted"
+    EXPIRED = "expired"
+    ERASED = "erased"
+    NOT_AN_OBJECT = "not_an_object"
+    UNREADABLE = "unreadable"
+    FORBIDDEN = "forbidden"
+
+
+def capture_of(record: bytes) -> CaptureInfo:
+    """What the canonical bytes say was captured when they were written."""
+    return _decode_capture(record[record.rindex(_SPLIT) + len(_SPLIT) : -1])
+
+
+def served(record: bytes, chain: Chain, state: CaptureState, request: bytes | Unavailable) -> bytes:
+    """The answer for one record: its canonical bytes, its place in the chain, and the request or why there is none.
+
+    ``state`` is the capture state now; ``request`` the raw JSON object to embed as it is.
+    """
+    head = record[:-1]
+    written = capture_of(record)
+    if written.state is not state:
+        at = record.rindex(_SPLIT)
+        now = _encode(msgspec.structs.replace(written, state=state))
+        head = b'%b%b%b,"recorded_state":%b}' % (record[:at], _SPLIT, now[:-1], _encode(written.state))
+    if isinstance(request, Unavailable):
+        tail = b'"replay_supported":false,"replay_unavailable_reason":%b' % _encode(request)
+    else:
+        tail = b'"replay_supported":true,"replay_request":%b' % request
+    return b'%b,"chain":%b,%b}' % (head, _encode(chain), tail)
+
+
+def why_not(policy: CapturePolicy, state: CaptureState) -> Unavailable | None:
+    """The reason that capture alone gives, or None when the bodies are stored."""
+    if state is CaptureState.STORED:
+        return None
+    if state is CaptureState.NOT_CAPTURED and policy is not CapturePolicy.FULL:
+        return Unavailable.POLICY
+    return Unavailable(state.value)
+
+
+def is_object(body: bytes) -> bool:
+    """Whether ``body`` is a JSON object with at least one member, which may be embedded in an answer as it is."""
+    if not body.isascii() and not _is_utf8(body):
+        return False
+    try:
+        return bool(_decode_object(body))
+    except RecursionError:
+        return False
+    except msgspec.DecodeError:
+        return _is_lenient_object(body)
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_lenient_object(body: bytes) -> bool:
+    """The grammar of RFC 8259, for what msgspec refuses beyond it: lone surrogates written as escapes."""
+    try:
+        value = json.loads(body, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and bool(value)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
