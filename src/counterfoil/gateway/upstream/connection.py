@@ -1,0 +1,244 @@
+"""One HTTP/1.1 connection to a provider, and the exchange it carries.
+
+Callbacks move the bytes. A connection carries one exchange at a time; whoever carries on with the answer is its
+*receiver* (:class:`Receiver`), told about the head, each piece of the body, the end, or the failure, in that order and
+each at most once. Everything the parser reports during one ``data_received`` is handed over after the parser returned,
+so a receiver may close the connection from any of its methods, and several small chunks cost one call.
+
+What decides whether a connection may be used again: the answer ended by its own framing, the provider did not ask to
+close, our request left the socket completely, and nothing came after the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import httptools
+
+from counterfoil.errors import Fault, UpstreamFault
+
+HEAD_BYTES_MAX = 256 * 1024
+"""A provider's head may be this large; more is a fault, not a buffer."""
+
+REQUEST_BUFFER_BYTES = 256 * 1024
+"""How much of a request waits in user space before the socket has to take it."""
+
+
+class Receiver(Protocol):
+    """Who an answer is for."""
+
+    def on_head(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+        """The head of the final answer (never 1xx). Field names are as the provider spelled them."""
+
+    def on_body(self, data: bytes) -> None:
+        """The next piece of the body, transfer coding removed, never empty."""
+
+    def on_end(self) -> None:
+        """The answer is complete by its own framing (or by the end of the connection where it has none)."""
+
+    def on_fault(self, fault: Fault) -> None:
+        """The exchange is over without a complete answer."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A connection from its making to its loss. ``on_idle`` and ``on_lost`` tell the pool."""
+
+    __slots__ = (
+        "_bodyless",
+        "_complete",
+        "_fields",
+        "_head_bytes",
+        "_head_ready",
+        "_on_idle",
+        "_on_lost",
+        "_parser",
+        "_parts",
+        "_receiver",
+        "_until_eof",
+        "closed",
+        "idle_since",
+        "keep_alive_seconds",
+        "transport",
+        "used",
+    )
+
+    def __init__(
+        self, on_idle: Callable[[UpstreamConnection], None], on_lost: Callable[[UpstreamConnection], None]
+    ) -> None:
+        self._on_idle = on_idle
+        self._on_lost = on_lost
+        self._parser = httptools.HttpResponseParser(self)
+        self._receiver: Receiver | None = None
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._parts: list[bytes] = []
+        self._head_ready = False
+        self._head_bytes = 0
+        self._complete = False
+        self._until_eof = False
+        self.transport: asyncio.Transport | None = None
+        self.closed = False
+        self.used = False
+        self.idle_since = 0.0
+        self.keep_alive_seconds: float | None = None
+
+    # The exchange.
+
+    def send(self, receiver: Receiver, head: bytes, body: bytes) -> None:
+        """Begin an exchange. The connection must be idle and open."""
+        self._receiver = receiver
+        self._head_ready = False
+        self._head_bytes = 0
+        self._complete = False
+        self._until_eof = False
+        self._fields = []
+        self._parts = []
+        self.used = True
+        transport = self.transport
+        assert transport is not None
+        if len(body) > REQUEST_BUFFER_BYTES:
+            transport.write(head)
+            transport.write(body)  # not joined: a copy of a large body costs more than a second call
+        else:
+            transport.write(head + body)
+
+    def detach(self) -> None:
+        """Forget the receiver and close: nobody wants the rest of this answer."""
+        self._receiver = None
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once, dropping what was not sent."""
+        if not self.closed:
+            self.closed = True
+            if self.transport is not None:
+                self.transport.abort()
+
+    def pause(self) -> None:
+        """Stop reading from the provider until :meth:`resume`: the client is slower."""
+        if not self.closed and self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self.closed and self.transport is not None:
+            self.transport.resume_reading()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None:
+            self.abort()  # an answer nobody asked for: this connection cannot be trusted with the next request
+            return
+        if not self._head_ready:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._hand_over(receiver)
+            self._fail(UpstreamFault("invalid_response"), error)
+            return
+        if not self._head_ready:
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._fail(UpstreamFault("response_too_large"))
+            return
+        self._hand_over(receiver)
+        if self._complete and self._receiver is receiver:
+            self._finish(receiver)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        receiver = self._receiver
+        if receiver is not None:
+            if self._head_ready and self._until_eof and exc is None:
+                self._receiver = None
+                receiver.on_end()
+            else:
+                self._fail(UpstreamFault("truncated" if self._head_ready else "connection_reset"), exc)
+        self._on_lost(self)
+
+    # httptools' callbacks. An exception here would be wrapped by the parser, so they only take notes.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._complete:
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._parser.get_status_code() < 200:
+            self._fields = []
+            return
+        self._head_ready = True
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._head_ready:
+            self._complete = True
+
+    # Handing over.
+
+    def _hand_over(self, receiver: Receiver) -> None:
+        fields = self._fields
+        if fields:
+            if not self._head_ready:
+                return
+            self._fields = []
+            self._note_framing(fields)
+            receiver.on_head(self._parser.get_status_code(), fields)
+        elif self._head_ready and self._head_bytes:
+            receiver.on_head(self._parser.get_status_code(), fields)
+        self._head_bytes = 0
+        parts = self._parts
+        if parts and self._receiver is receiver:
+            self._parts = []
+            receiver.on_body(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def _note_framing(self, fields: list[tuple[bytes, bytes]]) -> None:
+        """Learn whether the body ends with the connection, and how long the provider keeps an idle one."""
+        framed = False
+        for name, value in fields:
+            size = len(name)
+            if size == 14 or size == 17:
+                framed = framed or name.lower() in (b"content-length", b"transfer-encoding")
+            elif size == 10 and name.lower() == b"keep-alive":
+                self.keep_alive_seconds = _keep_alive_timeout(value)
+        self._until_eof = not framed and self._parser.get_status_code() not in (204, 304)
+
+    def _finish(self, receiver: Receiver) -> None:
+        self._receiver = None
+        transport = self.transport
+        reusable = (
+            not self.closed
+            and transport is not None
+            and self._parser.should_keep_alive()
+            and not self._parts
+            and transport.get_write_buffer_size() == 0
+        )
+        receiver.on_end()
+        if reusable and not self.closed:
+            self._on_idle(self)
+        else:
+            self.abort()
+
+    def _fail(self, fault: Fault, cause: BaseException | None = None) -> None:
+        receiver, self._receiver = self._receiver, None
+        fault.__cause__ = cause
+        self.abort()
+        if receiver is not None:
+            receiver.on_fault(fault)
+
+
+def _keep_alive_timeout(value: bytes) -> float | None:
+    """Seconds from ``Keep-Alive: timeout=5, max=100``; None when it does not say."""
+    for part in value.lower().split(b","):
+        key, _, number = part.strip().partition(b"=")
+        if key == b"timeout" and number.isdigit():
+            return float(number)
+    return None

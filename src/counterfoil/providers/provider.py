@@ -1,0 +1,152 @@
+"""A provider as the gateway needs it: where it lives, how to authenticate, what it speaks, when to give up.
+
+Everything that can be computed once is computed here, at start, so that a call only joins bytes: the base of its path,
+its ``Host``, the credential header for the operator's key. The three protocol families differ in one table,
+:data:`FAMILIES`.
+
+Sources: OpenAI API reference (Authorization: Bearer), Anthropic API reference (x-api-key, anthropic-version), Gemini API
+reference (x-goog-api-key), each read 2026-11.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from counterfoil.config import ProviderConfig, Timeouts
+from counterfoil.errors import ConfigError
+from counterfoil.providers.disconnect import stops_billing_on_cancel
+
+
+class Family(NamedTuple):
+    """What one protocol family has in common: its base path, credential header and the surfaces it serves."""
+
+    base_path: str
+    credential: str
+    fields: tuple[tuple[bytes, bytes], ...]
+    surfaces: frozenset[str]
+
+
+_OPENAI_SURFACES = frozenset(
+    {
+        "chat",
+        "completions",
+        "responses",
+        "embeddings",
+        "moderations",
+        "rerank",
+        "images_generations",
+        "images_edits",
+        "audio_speech",
+        "audio_transcriptions",
+        "audio_translations",
+    }
+)
+
+FAMILIES = {
+    "openai": Family("/v1", "authorization: Bearer {key}\r\n", (), _OPENAI_SURFACES),
+    "anthropic": Family(
+        "/v1",
+        "x-api-key: {key}\r\n",
+        ((b"anthropic-version", b"2023-06-01"),),
+        frozenset({"messages", "count_tokens"}),
+    ),
+    "google": Family("/v1beta", "x-goog-api-key: {key}\r\n", (), frozenset({"gemini"})),
+}
+"""The protocol families by ``type``."""
+
+_EVERYTHING = frozenset[str]().union(*(family.surfaces for family in FAMILIES.values()))
+
+
+class Origin(Struct, frozen=True):
+    """Where connections go. Equal origins share a pool."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    port: int
+    proxy: str | None = None
+    ca_file: str | None = None
+    verify: bool = True
+
+
+class Provider(Struct, frozen=True):
+    """One configured provider, ready for the hot path. ``credential`` is the operator's header line or empty."""
+
+    name: str
+    family: str
+    origin: Origin
+    base_path: str
+    host_line: bytes
+    credential: bytes
+    fields: tuple[tuple[bytes, bytes], ...]
+    surfaces: frozenset[str]
+    prices: str
+    drains: bool
+    drain_seconds: float
+    timeouts: Timeouts
+    connections_max: int
+
+    def credential_of(self, key: str) -> bytes:
+        """The header line for another key of this provider (a team's own)."""
+        return credential_line(self.family, key)
+
+
+def credential_line(family: str, key: str) -> bytes:
+    """The credential header for ``key``. Raises :class:`ConfigError` for a key that cannot be a header value."""
+    if not key.isascii() or not key.isprintable() or key != key.strip():
+        raise ConfigError("A provider's api_key holds characters that cannot be sent in a header.")
+    return FAMILIES[family].credential.format(key=key).encode("ascii")
+
+
+def build(name: str, config: ProviderConfig, timeouts: Timeouts) -> Provider:
+    """The provider ``name`` as configured. ``timeouts`` are the gateway's, for a provider without its own."""
+    family = config.type
+    url = urlsplit(config.base_url)
+    base_path = url.path.rstrip("/") or FAMILIES[family].base_path
+    port = url.port or (443 if url.scheme == "https" else 80)
+    host = url.hostname or ""
+    shown = f"[{host}]" if ":" in host else host
+    authority = shown if url.port is None else f"{shown}:{port}"
+    own = {key.lower(): value for key, value in config.headers.items()}
+    fields = tuple((key, value) for key, value in FAMILIES[family].fields if key.decode() not in own)
+    return Provider(
+        name=name,
+        family=family,
+        origin=Origin(
+            scheme="https" if url.scheme == "https" else "http",
+            host=host,
+            port=port,
+            proxy=config.proxy,
+            ca_file=config.tls.ca_file,
+            verify=config.tls.verify,
+        ),
+        base_path=base_path,
+        host_line=b"host: %b\r\n" % authority.encode("idna" if not authority.isascii() else "ascii"),
+        credential=b"" if config.api_key in ("", "none") else credential_line(family, config.api_key),
+        fields=fields + tuple((key.encode(), value.encode()) for key, value in own.items()),
+        surfaces=_surfaces(family, name, config),
+        prices=config.prices or name,
+        drains=_drains(name, config),
+        drain_seconds=config.drain_seconds,
+        timeouts=config.timeouts or timeouts,
+        connections_max=config.connections_max,
+    )
+
+
+def _surfaces(family: str, name: str, config: ProviderConfig) -> frozenset[str]:
+    """What it speaks: its family's surfaces, what the configuration adds, and everything for a server of one's own.
+
+    Self-hosted servers (llama.cpp, vLLM, SGLang) speak several protocols behind one address; refusing what they serve
+    would only cost their operators a line of configuration, while a surface they lack still gives their own 404.
+    """
+    if config.is_custom:
+        return _EVERYTHING
+    return FAMILIES[family].surfaces | frozenset(config.surfaces or ())
+
+
+def _drains(name: str, config: ProviderConfig) -> bool:
+    if config.on_disconnect is not None:
+        return config.on_disconnect == "drain"
+    return not stops_billing_on_cancel(name, config.type)
