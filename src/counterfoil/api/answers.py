@@ -7,6 +7,7 @@ the same bytes, :data:`NOT_FOUND`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -99,7 +100,7 @@ async def on_http_error(_: Request, error: Exception) -> Response:
 
 async def on_invalid(_: Request, error: Exception) -> Response:
     """Answer a request whose parameters or body do not validate; the first bad field is named, its value never."""
-    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    problems: Sequence[dict[str, Any]] = error.errors() if isinstance(error, RequestValidationError) else ()
     first = problems[0] if problems else {}
     where = [str(part) for part in first.get("loc", ())]
     return refusal("invalid_request", field=".".join(where[1:]) or None, message=first.get("msg"))

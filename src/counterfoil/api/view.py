@@ -90,10 +90,10 @@ def _is_utf8(body: bytes) -> bool:
 def _is_lenient_object(body: bytes) -> bool:
     """The grammar of RFC 8259, for what msgspec refuses beyond it: lone surrogates written as escapes."""
     try:
-        value = json.loads(body, parse_constant=_refuse)
+        value: object = json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict) and bool(value)
+    return isinstance(value, dict) and value != {}
 
 
 def _refuse(constant: str) -> NoReturn:

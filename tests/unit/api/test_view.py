@@ -84,9 +84,7 @@ def test_a_capture_state_that_changed_is_told_as_of_now() -> None:
         pytest.param(CapturePolicy.FULL, CaptureState.ERASED, Unavailable.ERASED, id="erased"),
     ],
 )
-def test_what_was_not_kept_says_why(
-    policy: CapturePolicy, state: CaptureState, reason: Unavailable | None
-) -> None:
+def test_what_was_not_kept_says_why(policy: CapturePolicy, state: CaptureState, reason: Unavailable | None) -> None:
     """Lost, forbidden and never captured never look alike."""
     assert view.why_not(policy, state) is reason
 

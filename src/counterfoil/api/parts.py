@@ -1,0 +1,75 @@
+"""What the control plane is made of, and what it asks a running gateway.
+
+The gateway fills the hooks; without one (tests, or pages over a copy of a data folder) the defaults tell the truth
+about a process that answers readers and takes no calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from counterfoil.ledger.query import LedgerReader
+    from counterfoil.pricing.book import PriceBook
+    from counterfoil.tenancy.admin import Admin
+    from counterfoil.tenancy.directory import Directory, Principal
+
+
+class Health(Struct, frozen=True):
+    """``live``: the process can answer. ``ready``: new calls are taken; otherwise ``reasons`` say why, in words."""
+
+    live: bool = True
+    ready: bool = True
+    reasons: tuple[str, ...] = ()
+
+
+class Waits(Struct, frozen=True):
+    """A histogram of milliseconds: ``counts[i]`` waits took at most ``bounds_ms[i]`` (cumulative), ``total`` in all."""
+
+    bounds_ms: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+    total: int = 0
+    sum_ms: float = 0.0
+
+
+class Figures(Struct, frozen=True, kw_only=True):
+    """The gateway's figures since it started, over all its workers. ``admitted == settled + open + refused``.
+
+    ``last_checkpoint_ms`` is Unix milliseconds, or None before the first.
+    """
+
+    admitted: int = 0
+    settled: int = 0
+    open: int = 0
+    refused: int = 0
+    commit_wait: Waits = Waits()
+    queue_depth: int = 0
+    last_checkpoint_ms: int | None = None
+    disk_free_bytes: int = 0
+    disk_reserve_bytes: int = 0
+
+
+def _no_models(_: Principal) -> list[dict[str, Any]]:
+    return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlParts:
+    """Everything :func:`counterfoil.api.app.build` needs.
+
+    ``models`` gives what a principal's team may call, as OpenAI model objects (``id``, ``object``, ``owned_by`` and
+    more). ``erase`` destroys the bodies of one generation (team id, request id) and gives whether there were any.
+    """
+
+    reader: LedgerReader
+    directory: Directory
+    admin: Admin
+    book: Callable[[], PriceBook]
+    erase: Callable[[str, str], bool]
+    models: Callable[[Principal], list[dict[str, Any]]] = _no_models
+    health: Callable[[], Health] = Health
+    metrics: Callable[[], Figures] = Figures
