@@ -1,0 +1,81 @@
+"""The catalogue: every provider's list as one canonical JSON text, of which only the providers in use are decoded.
+
+The text is package data (``catalog.json.zst``), made by ``tools/build_catalog.py``; reading it is the caller's
+business (``ledger.books``), because this package does no I/O. A book embeds the text, so a book priced with an old
+catalogue keeps that catalogue for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from counterfoil.pricing.match import ModelIndex
+from counterfoil.pricing.rates import Model, Provider
+
+FORMAT: Final = 1
+
+
+class Source(Struct, frozen=True):
+    """Where the facts of a catalogue come from: package, version, the SHA-256 of its data file, licence."""
+
+    package: str
+    version: str
+    sha256: str
+    url: str
+    license: str
+
+
+class Catalog(Struct, frozen=True):
+    """A catalogue as stored. ``providers`` holds each provider's list undecoded."""
+
+    format: int
+    source: Source
+    providers: dict[str, msgspec.Raw]
+
+
+_decoder = msgspec.json.Decoder(Catalog)
+_provider_decoder = msgspec.json.Decoder(Provider)
+
+
+class Lists:
+    """The providers' lists of one catalogue, decoded when first asked for."""
+
+    __slots__ = ("_found", "catalog")
+
+    def __init__(self, text: bytes | memoryview | msgspec.Raw) -> None:
+        """``text`` is a catalogue's JSON. Raises :class:`msgspec.DecodeError` or ``ValidationError`` when it is not."""
+        self.catalog = _decoder.decode(text)
+        self._found: dict[str, tuple[Provider, ModelIndex]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Every provider of the catalogue, sorted."""
+        return sorted(self.catalog.providers)
+
+    def provider(self, name: str) -> Provider | None:
+        """One provider's list, or None when the catalogue has no such provider."""
+        found = self._load(name)
+        return None if found is None else found[0]
+
+    def find(self, provider: str, model: str) -> tuple[str, Model] | None:
+        """The list that prices ``model`` at ``provider`` and its entry: the provider's own, else one it resells."""
+        found = self._load(provider)
+        if found is None:
+            return None
+        if (hit := found[1].find(model)) is not None:
+            return provider, hit
+        for other in found[0].lists:
+            resold = self._load(other)
+            if resold is not None and (hit := resold[1].find(model)) is not None:
+                return other, hit
+        return None
+
+    def _load(self, name: str) -> tuple[Provider, ModelIndex] | None:
+        found = self._found.get(name)
+        if found is None and name in self.catalog.providers:
+            provider = _provider_decoder.decode(self.catalog.providers[name])
+            found = self._found[name] = (provider, ModelIndex(provider.models))
+        return found

@@ -1,0 +1,210 @@
+"""The meters a price list may price, and how one usage splits into parts that never overlap.
+
+Usage reports totals with details *inside* them (cached tokens inside the input, audio inside both). A bill needs parts
+that add up, so each total is split into *cells*: every token is in exactly one. Which cell is billed at which rate is
+the price list's business (``sheet``); what the cells hold is decided here, once, for every provider:
+
+- A token read from the cache is in a ``cache_read`` cell, one written to it in a ``cache_write`` cell, whatever its
+  modality; the modality of cached tokens is known only where the provider reports it.
+- Every other token is in the cell of its modality or purpose; what no detail claims stays in the plain cell.
+- Details that exceed their total are cut, in the order cache reads, cache writes, modalities, and the split says so:
+  the total is what a provider bills, and the parts must add up to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+# Cells of the input. Each is also the name of the meter that may have a rate of its own.
+INPUT: Final = "input_tokens"
+INPUT_TEXT: Final = "input_text_tokens"
+INPUT_AUDIO: Final = "input_audio_tokens"
+INPUT_IMAGE: Final = "input_image_tokens"
+INPUT_VIDEO: Final = "input_video_tokens"
+INPUT_TOOL: Final = "input_tool_tokens"
+CACHE_READ: Final = "cache_read_tokens"
+CACHE_READ_TEXT: Final = "cache_read_text_tokens"
+CACHE_READ_AUDIO: Final = "cache_read_audio_tokens"
+CACHE_READ_IMAGE: Final = "cache_read_image_tokens"
+CACHE_READ_VIDEO: Final = "cache_read_video_tokens"
+CACHE_WRITE: Final = "cache_write_tokens"
+CACHE_WRITE_5M: Final = "cache_write_5m_tokens"
+CACHE_WRITE_1H: Final = "cache_write_1h_tokens"
+# Cells of the output.
+OUTPUT: Final = "output_tokens"
+OUTPUT_TEXT: Final = "output_text_tokens"
+OUTPUT_AUDIO: Final = "output_audio_tokens"
+OUTPUT_IMAGE: Final = "output_image_tokens"
+OUTPUT_VIDEO: Final = "output_video_tokens"
+OUTPUT_REASONING: Final = "output_reasoning_tokens"
+OUTPUT_CITATION: Final = "output_citation_tokens"
+# Beside the tokens.
+REQUESTS: Final = "requests"
+REQUEST_FEE: Final = "request_fee"
+BYOK_FEE: Final = "byok_fee"
+
+INPUT_CELLS: Final = (
+    INPUT,
+    INPUT_TEXT,
+    INPUT_AUDIO,
+    INPUT_IMAGE,
+    INPUT_VIDEO,
+    INPUT_TOOL,
+    CACHE_READ,
+    CACHE_READ_TEXT,
+    CACHE_READ_AUDIO,
+    CACHE_READ_IMAGE,
+    CACHE_READ_VIDEO,
+    CACHE_WRITE,
+    CACHE_WRITE_5M,
+    CACHE_WRITE_1H,
+)
+OUTPUT_CELLS: Final = (
+    OUTPUT,
+    OUTPUT_TEXT,
+    OUTPUT_AUDIO,
+    OUTPUT_IMAGE,
+    OUTPUT_VIDEO,
+    OUTPUT_REASONING,
+    OUTPUT_CITATION,
+)
+TOKEN_METERS: Final = frozenset(INPUT_CELLS + OUTPUT_CELLS)
+
+TOKENS_PER_PRICE: Final = 1_000_000
+"""Token rates are per million unless a list says otherwise; every other meter's are per unit."""
+
+_INPUT_MEASURES = frozenset(
+    {"characters", "pages", "annotated_pages", "input_audio_ms", "input_video_ms", "input_images", "input_messages"}
+    | {"embeddings", "search_units", "audio_ms", "input_pixels"}
+)
+_OUTPUT_MEASURES = frozenset({"images", "output_audio_ms", "output_video_ms", "videos", "output_characters"})
+_PARENTS = {"input_audio_ms": "audio_ms", "output_audio_ms": "audio_ms", "annotated_pages": "pages"}
+
+
+def base(meter: str) -> str:
+    """A meter without its qualifiers: ``images`` for ``images.high.1024x1024``."""
+    return meter.partition(".")[0]
+
+
+def direction(meter: str) -> str:
+    """Which side of a call a meter measures: ``input``, ``output``, or an empty string (requests, tools, fees).
+
+    Two meters of one side measure the same content twice (an image and its tokens), so a list that prices one of
+    them has priced that side; a tool call is never measured by anything else.
+    """
+    if meter in INPUT_CELLS:
+        return "input"
+    if meter in OUTPUT_CELLS:
+        return "output"
+    root = base(meter)
+    return "input" if root in _INPUT_MEASURES else "output" if root in _OUTPUT_MEASURES else ""
+
+
+def ancestors(meter: str) -> tuple[str, ...]:
+    """The meters whose rate also prices ``meter``, nearest first: fewer qualifiers, then the wider measure."""
+    names: list[str] = []
+    name = meter
+    while "." in name:
+        name = name.rpartition(".")[0]
+        names.append(name)
+    root = base(meter)
+    while root in _PARENTS:
+        root = _PARENTS[root]
+        names.append(root)
+    return tuple(names)
+
+
+def default_size(meter: str) -> int:
+    """The units one price is for when nobody says otherwise."""
+    return TOKENS_PER_PRICE if meter in TOKEN_METERS else 1
+
+
+class Split:
+    """Parts of one total, taken until nothing is left. ``cut`` turns True when a detail claims more than there is."""
+
+    __slots__ = ("cells", "cut", "rest")
+
+    def __init__(self, total: int) -> None:
+        self.rest = total
+        self.cells: list[tuple[str, int]] = []
+        self.cut = False
+
+    def take(self, cell: str, quantity: int) -> None:
+        """Move ``quantity`` tokens into ``cell``, or what is left of them."""
+        if quantity > self.rest:
+            self.cut = True
+            quantity = self.rest
+        if quantity > 0:
+            self.rest -= quantity
+            self.cells.append((cell, quantity))
+
+
+_READ_PARTS = (
+    ("cached_text_tokens", CACHE_READ_TEXT),
+    ("cached_audio_tokens", CACHE_READ_AUDIO),
+    ("cached_image_tokens", CACHE_READ_IMAGE),
+    ("cached_video_tokens", CACHE_READ_VIDEO),
+)
+_INPUT_PARTS = (
+    ("audio_tokens", "cached_audio_tokens", INPUT_AUDIO),
+    ("image_tokens", "cached_image_tokens", INPUT_IMAGE),
+    ("video_tokens", "cached_video_tokens", INPUT_VIDEO),
+)
+_OUTPUT_PARTS = (
+    ("audio_tokens", OUTPUT_AUDIO),
+    ("image_tokens", OUTPUT_IMAGE),
+    ("video_tokens", OUTPUT_VIDEO),
+    ("reasoning_tokens", OUTPUT_REASONING),
+    ("citation_tokens", OUTPUT_CITATION),
+)
+
+
+def split_input(total: int, details: Mapping[str, int], own: frozenset[str]) -> Split:
+    """The cells of the input. ``own`` names the cells worth splitting off; a detail outside it stays in its parent."""
+    split = Split(total)
+    get = details.get
+    if read := max(get("cached_tokens", 0), sum([get(name, 0) for name, _ in _READ_PARTS])):
+        _take_reads(split, read, details, own)
+    write_5m, write_1h = get("cache_write_5m_tokens", 0), get("cache_write_1h_tokens", 0)
+    write = get("cache_write_tokens", 0)
+    if write_1h:
+        split.take(CACHE_WRITE_1H, write_1h)
+    if write_5m:
+        split.take(CACHE_WRITE_5M, write_5m)
+    if write > write_5m + write_1h:
+        split.take(CACHE_WRITE, write - write_5m - write_1h)
+    for name, cached_name, cell in _INPUT_PARTS:
+        if cell in own and (quantity := get(name, 0) - get(cached_name, 0)) > 0:
+            split.take(cell, quantity)
+    if INPUT_TOOL in own and (quantity := get("tool_tokens", 0)) > 0:
+        split.take(INPUT_TOOL, min(quantity, split.rest))
+    if INPUT_TEXT in own and (quantity := get("text_tokens", 0) - get("cached_text_tokens", 0)) > 0:
+        split.take(INPUT_TEXT, min(quantity, split.rest))
+    if split.rest > 0:
+        split.cells.append((INPUT, split.rest))
+    return split
+
+
+def _take_reads(split: Split, read: int, details: Mapping[str, int], own: frozenset[str]) -> None:
+    for name, cell in _READ_PARTS:
+        quantity = details.get(name, 0)
+        if quantity > 0 and cell in own:
+            split.take(cell, quantity)
+            read -= quantity
+    if read > 0:
+        split.take(CACHE_READ, read)
+
+
+def split_output(total: int, details: Mapping[str, int], own: frozenset[str]) -> Split:
+    """The cells of the output, in the manner of :func:`split_input`."""
+    split = Split(total)
+    for name, cell in _OUTPUT_PARTS:
+        if cell in own and (quantity := details.get(name, 0)) > 0:
+            split.take(cell, quantity)
+    if OUTPUT_TEXT in own and (quantity := details.get("text_tokens", 0)) > 0:
+        # Some providers count reasoning inside the text; what is left is the text that was shown.
+        split.take(OUTPUT_TEXT, min(quantity, split.rest))
+    if split.rest > 0:
+        split.cells.append((OUTPUT, split.rest))
+    return split

@@ -1,0 +1,214 @@
+"""Regenerate the vendored price catalogue from the genai-prices wheel (a development dependency).
+
+    python tools/build_catalog.py
+
+Only facts are taken: model names, dates, thresholds and prices. Every price becomes an exact integer (nanos per unit
+size), every clause a list, every date a Unix millisecond. The result is canonical JSON, so the same wheel always gives
+the same bytes and the same hash; review the difference with ``counterfoil prices diff``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import Any
+
+import genai_prices.data as source
+import msgspec
+import zstandard
+from genai_prices import types
+from genai_prices.data_units import unit_data
+
+from counterfoil.pricing.catalog import FORMAT, Catalog, Source
+from counterfoil.pricing.rates import Band, Entry, Model, Provider, Rate, Window, encoder, exact
+
+TARGET = Path(__file__).parent.parent / "src/counterfoil/pricing/catalog.json.zst"
+
+# Our meter for each of the source's price keys, and how many of our units one price of theirs is for.
+METERS = {
+    "input_mtok": ("input_tokens", 1_000_000),
+    "output_mtok": ("output_tokens", 1_000_000),
+    "cache_read_mtok": ("cache_read_tokens", 1_000_000),
+    "cache_write_mtok": ("cache_write_tokens", 1_000_000),
+    "cache_write_5m_mtok": ("cache_write_5m_tokens", 1_000_000),
+    "cache_write_1h_mtok": ("cache_write_1h_tokens", 1_000_000),
+    "input_text_mtok": ("input_text_tokens", 1_000_000),
+    "input_audio_mtok": ("input_audio_tokens", 1_000_000),
+    "input_image_mtok": ("input_image_tokens", 1_000_000),
+    "input_video_mtok": ("input_video_tokens", 1_000_000),
+    "input_tool_mtok": ("input_tool_tokens", 1_000_000),
+    "cache_text_read_mtok": ("cache_read_text_tokens", 1_000_000),
+    "cache_audio_read_mtok": ("cache_read_audio_tokens", 1_000_000),
+    "cache_image_read_mtok": ("cache_read_image_tokens", 1_000_000),
+    "cache_video_read_mtok": ("cache_read_video_tokens", 1_000_000),
+    "output_text_mtok": ("output_text_tokens", 1_000_000),
+    "output_audio_mtok": ("output_audio_tokens", 1_000_000),
+    "output_image_mtok": ("output_image_tokens", 1_000_000),
+    "output_video_mtok": ("output_video_tokens", 1_000_000),
+    "output_reasoning_mtok": ("output_reasoning_tokens", 1_000_000),
+    "output_citation_mtok": ("output_citation_tokens", 1_000_000),
+    "audio_hours": ("audio_ms", 3_600_000),
+    "input_audio_hours": ("input_audio_ms", 3_600_000),
+    "output_audio_hours": ("output_audio_ms", 3_600_000),
+    "input_mchars": ("characters", 1_000_000),
+    "input_text_messages_kcount": ("input_messages", 1_000),
+    "input_gpixels": ("input_pixels", 1_000_000_000),
+    "input_document_kpages": ("pages", 1_000),
+    "input_annotated_document_kpages": ("annotated_pages", 1_000),
+    "rerank_searches_kcount": ("search_units", 1_000),
+    "web_searches_kcount": ("web_searches", 1_000),
+    "social_searches_kcount": ("social_searches", 1_000),
+    "storage_searches_kcount": ("file_searches", 1_000),
+    "code_executions_kcount": ("code_executions", 1_000),
+    "requests_kcount": ("requests", 1_000),
+}
+
+# Facts that the source's data cannot express, each with the page that publishes it.
+MINIMUMS = {
+    # "Minimum billed length: 10 seconds" (console.groq.com/docs/speech-to-text, read 2026-11).
+    ("groq", "whisper-large-v3"): {"input_audio_ms": 10_000, "audio_ms": 10_000},
+    ("groq", "whisper-large-v3-turbo"): {"input_audio_ms": 10_000, "audio_ms": 10_000},
+}
+ZERO_METERS = {
+    # "Web fetch is available at no additional cost" (platform.claude.com, Web fetch tool, read 2026-11).
+    "anthropic": ("web_fetches",),
+}
+FREE_MODELS = {
+    # "The moderation endpoint is free to use" (developers.openai.com, Moderation, read 2026-11).
+    ("openai", "moderation"),
+    # Gemma on the Gemini API is listed as free of charge (ai.google.dev/gemini-api/docs/pricing, read 2026-11).
+    ("google", "gemma-3"),
+    ("google", "gemma-3n"),
+    ("google", "gemma-4-26b-a4b-it"),
+    ("google", "gemma-4-31b-it"),
+}
+
+
+def main() -> None:
+    """Write the catalogue and say what changed in size and hash."""
+    providers = {provider.id: encoder.encode(_provider(provider)) for provider in source.providers}
+    catalog = Catalog(
+        format=FORMAT,
+        source=Source(
+            package="genai-prices",
+            version=importlib.metadata.version("genai-prices"),
+            sha256=hashlib.sha256(Path(source.__file__).read_bytes()).hexdigest(),
+            url="https://github.com/pydantic/genai-prices",
+            license="MIT, © Pydantic Services Inc.",
+        ),
+        providers={name: msgspec.Raw(data) for name, data in providers.items()},
+    )
+    data = encoder.encode(catalog)
+    packed = zstandard.ZstdCompressor(level=19).compress(data)
+    TARGET.write_bytes(packed)
+    sys.stdout.write(f"{len(providers)} providers, {len(data)} bytes, {len(packed)} packed\n")
+    sys.stdout.write(f"sha256 {hashlib.sha256(data).hexdigest()}\n")
+
+
+def _provider(provider: types.Provider) -> Provider:
+    return Provider(
+        name=provider.name,
+        urls=tuple(provider.pricing_urls or ()),
+        lists=tuple(provider.fallback_model_providers or ()),
+        models=tuple(_model(provider.id, model) for model in provider.models),
+    )
+
+
+def _model(provider: str, model: types.ModelInfo) -> Model:
+    prices = model.prices if isinstance(model.prices, list) else [types.ConditionalPrice(prices=model.prices)]
+    entries = tuple(_entry(provider, model.id, item.prices, item.constraint) for item in prices)
+    empty = not any(entry.rates for entry in entries)
+    return Model(
+        id=model.id,
+        match=_clause(model.match),
+        name=model.name,
+        context_tokens=model.context_window,
+        deprecated=bool(model.deprecated),
+        free=empty and (model.id.endswith(":free") or (provider, model.id) in FREE_MODELS),
+        entries=entries,
+        variants=tuple(
+            _entry(provider, model.id, item.prices, item.constraint, when)
+            for item in model.price_variants or ()
+            for when in [_only(item.when)]
+        ),
+    )
+
+
+def _only(when: dict[str, str]) -> tuple[str, str]:
+    [(key, value)] = when.items()
+    return key, value
+
+
+def _entry(
+    provider: str,
+    model: str,
+    prices: types.ModelPrice,
+    constraint: types.StartDateConstraint | types.TimeOfDateConstraint | None,
+    when: tuple[str, str] | None = None,
+) -> Entry:
+    minimums = MINIMUMS.get((provider, model), {})
+    rates = {
+        METERS[key][0]: _rate(value, METERS[key][1], minimums.get(METERS[key][0], 0))
+        for key, value in vars(prices).items()
+        if value is not None
+    }
+    if rates and when is None:
+        rates.update(dict.fromkeys(ZERO_METERS.get(provider, ()), Rate(price=0, size=1)))
+    start, windows = None, ()
+    if isinstance(constraint, types.StartDateConstraint):
+        midnight = datetime.datetime.combine(constraint.start_date, datetime.time(), datetime.UTC)
+        start = int(midnight.timestamp()) * 1000
+    elif constraint is not None:
+        windows = (Window(_minute(constraint.start_time), _minute(constraint.end_time)),)
+    return Entry(rates=rates, start=start, windows=windows, when=when)
+
+
+def _minute(time: datetime.time) -> int:
+    if time.utcoffset() or time.second:
+        raise ValueError(f"{time} is not a whole minute of UTC")
+    return time.hour * 60 + time.minute
+
+
+def _rate(value: Any, size: int, minimum: int) -> Rate:
+    if not isinstance(value, types.TieredPrices):
+        price, size = exact(str(value), size)
+        return Rate(price, size, minimum=minimum)
+    price, base_size = exact(str(value.base), size)
+    bands = tuple(Band(tier.start, *exact(str(tier.price), size)) for tier in value.tiers)
+    return Rate(price, base_size, bands, minimum=minimum)
+
+
+_HEADS = {
+    types.ClauseEquals: ("=", "equals"),
+    types.ClauseStartsWith: ("^", "starts_with"),
+    types.ClauseEndsWith: ("$", "ends_with"),
+    types.ClauseContains: ("*", "contains"),
+}
+
+
+def _clause(clause: Any) -> list[Any]:
+    if isinstance(clause, types.ClauseOr):
+        return ["|", *map(_clause, clause.or_)]
+    if isinstance(clause, types.ClauseAnd):
+        return ["&", *map(_clause, clause.and_)]
+    if isinstance(clause, types.ClauseRegex):
+        return ["~", clause.regex]
+    head, attribute = _HEADS[type(clause)]
+    return [head, getattr(clause, attribute).lower()]
+
+
+def _check_units() -> None:
+    """Every price key the source knows is mapped or has no price in it; the unit sizes agree."""
+    for unit in unit_data.values():
+        mapped = METERS.get(unit["price_key"])
+        scale = 1000 if unit["dimensions"]["family"] == "durations" else 1
+        if mapped is not None and mapped[1] != unit["per"] * scale:
+            raise ValueError(f"{unit['price_key']} is per {unit['per']}, not {mapped[1]}")
+
+
+if __name__ == "__main__":
+    _check_units()
+    main()
