@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script, found by its path
 """Regenerate the vendored price catalogue from the genai-prices wheel (a development dependency).
 
     python tools/build_catalog.py
@@ -9,7 +10,7 @@ the same bytes and the same hash; review the difference with ``counterfoil price
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 import importlib.metadata
 import sys
@@ -159,14 +160,14 @@ def _entry(
         rates.update(dict.fromkeys(ZERO_METERS.get(provider, ()), Rate(price=0, size=1)))
     start, windows = None, ()
     if isinstance(constraint, types.StartDateConstraint):
-        midnight = datetime.datetime.combine(constraint.start_date, datetime.time(), datetime.UTC)
+        midnight = dt.datetime.combine(constraint.start_date, dt.time(), dt.UTC)
         start = int(midnight.timestamp()) * 1000
     elif constraint is not None:
         windows = (Window(_minute(constraint.start_time), _minute(constraint.end_time)),)
     return Entry(rates=rates, start=start, windows=windows, when=when)
 
 
-def _minute(time: datetime.time) -> int:
+def _minute(time: dt.time) -> int:
     if time.utcoffset() or time.second:
         raise ValueError(f"{time} is not a whole minute of UTC")
     return time.hour * 60 + time.minute

@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.catalog import Lists
+from counterfoil.pricing.charging import price_usage
 from counterfoil.pricing.overlay import NO_OVERLAY, Overlay
 from counterfoil.pricing.plan import Plan, Query, make_plan
 from counterfoil.pricing.rates import encoder
-from counterfoil.pricing.sheet import price_usage
 from counterfoil.record.charge import Charge, CostState
 from counterfoil.record.usage import Usage
 
@@ -71,9 +71,9 @@ class PriceBook:
         native_model: str | None = None,
         region: str | None = None,
     ) -> Charge:
-        """What ``usage`` of ``model`` at ``provider`` costs at ``at_ms`` (Unix ms). Never raises for what it does not
-        know: an unknown provider, model or meter gives lines that say so.
+        """What ``usage`` of ``model`` at ``provider`` costs at ``at_ms`` (Unix ms).
 
+        Never raises for what it does not know: an unknown provider, model or meter gives lines that say so.
         ``provider`` is the provider's own name in the configuration (the book knows whose list it uses) or a list's.
         """
         key = (provider, model, service_tier, team_id if self._by_team else None, native_model, region)

@@ -1,9 +1,9 @@
 """Which model a name means: the catalogue's match clauses, and an index that finds the first model in list order.
 
 A clause is a list whose head says how it matches: ``["=", text]`` equal, ``["^", text]`` prefix, ``["$", text]``
-suffix, ``["*", text]`` contained, ``["~", pattern]`` regular expression, ``["|", clause…]`` any, ``["&", clause…]`` all.
-Names are compared in lower case. Most clauses are equalities, so those go into a table and only the rest is tried one
-by one, up to the place in the list where the table already has an answer.
+suffix, ``["*", text]`` contained, ``["~", pattern]`` regular expression, ``["|", clause…]`` any of them,
+``["&", clause…]`` all. Names are compared in lower case. Most clauses are equalities, so those go into a table, and
+only the rest is tried one by one, up to the place in the list where the table already has an answer.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ OUTPUT_CITATION: Final = "output_citation_tokens"
 # Beside the tokens.
 REQUESTS: Final = "requests"
 REQUEST_FEE: Final = "request_fee"
+EMBEDDINGS: Final = "embeddings"
 BYOK_FEE: Final = "byok_fee"
 
 INPUT_CELLS: Final = (
@@ -158,6 +159,16 @@ _OUTPUT_PARTS = (
     ("reasoning_tokens", OUTPUT_REASONING),
     ("citation_tokens", OUTPUT_CITATION),
 )
+
+
+def details_that_matter(own: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """The keys of the input's and the output's details that can move a token out of the plain cell."""
+    read = {"cached_tokens", "cache_write_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"}
+    read |= {name for name, _ in _READ_PARTS}
+    read |= {name for name, _, cell in _INPUT_PARTS if cell in own}
+    read |= {name for name, cell in (("tool_tokens", INPUT_TOOL), ("text_tokens", INPUT_TEXT)) if cell in own}
+    written = {name for name, cell in (*_OUTPUT_PARTS, ("text_tokens", OUTPUT_TEXT)) if cell in own}
+    return frozenset(read), frozenset(written)
 
 
 def split_input(total: int, details: Mapping[str, int], own: frozenset[str]) -> Split:

@@ -46,7 +46,7 @@ class Scope(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class OwnPrice(Scope, frozen=True, omit_defaults=True, kw_only=True):
-    """The operator's rates for some model. ``free`` makes every meter free; ``source`` is where the price comes from."""
+    """The operator's rates for some model. ``free`` makes every meter free; ``source`` says who set them."""
 
     rates: dict[str, Rate] = {}
     tier: str | None = None

@@ -6,6 +6,7 @@ book keeps plans and looks at the clock only to see whether a plan still holds.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -17,6 +18,7 @@ from counterfoil.pricing.sheet import Ruled, Sheet, Slot
 from counterfoil.record.charge import LineState
 
 FOREVER: Final = 1 << 62
+_EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
 _STANDARD = frozenset({"", "default", "standard", "on_demand", "on-demand"})
 _TIER_NAMES = {"on_demand_priority": "priority", "on_demand_flex": "flex"}
 _TIER_CONTEXT = {"batch": ("processing", "batch"), "fast": ("speed", "fast")}
@@ -137,7 +139,7 @@ def _from_catalog(draft: _Draft, lists: Lists, listed: str, query: Query, tier: 
     if tier and not overrides:
         reasons.append(f"no price is listed for service tier {tier}; the standard rate applies")
     if model.free:
-        draft.free = f"{rule}:free"
+        draft.free = f"{rule}:*"
     elif not entry.rates:
         draft.reason = f"the list of {owner} names no rate for {model.id}"
     reason = "; ".join(reasons) or None
@@ -162,7 +164,7 @@ def _entry_in_force(model: Model, period: Period) -> Entry:
 
 
 def _entry_label(entry: Entry) -> str:
-    label = "" if entry.start is None else f"@{entry.start // DAY_MS}d"
+    label = "" if entry.start is None else f"@{dt.date.fromordinal(_EPOCH_DAY + entry.start // DAY_MS)}"
     return label + "".join(f"~{window.label()}" for window in entry.windows)
 
 
@@ -204,7 +206,7 @@ def _from_overlay(
             draft.free = ""
             draft.reason = f"{own.name} names no rate for it"
         if own.free:
-            draft.free = f"{own.name}:free"
+            draft.free = f"{own.name}:*"
         why = (
             f"no price is set for service tier {tier}; the standard rate applies" if tier and own.tier is None else None
         )

@@ -15,15 +15,14 @@ rate a cell gets, nearest first:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import Final, NamedTuple
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.rates import Band, Rate
-from counterfoil.record.charge import Charge, CostState, Line, LineState
-from counterfoil.record.money import amount_nanos
-from counterfoil.record.usage import Usage, UsageSource
+from counterfoil.record.charge import LineState
 
 _SAME: Final[dict[str, tuple[str, ...]]] = {
     m.INPUT_TEXT: (m.INPUT,),
@@ -63,6 +62,11 @@ _FALLBACK: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
 _IMAGE_READS = {m.CACHE_READ_IMAGE: m.INPUT_IMAGE, m.CACHE_READ_VIDEO: m.INPUT_VIDEO}
 
 
+PRICED: Final = 1
+FELL_BACK: Final = 2
+UNPRICED: Final = 4
+
+
 class Ruled(NamedTuple):
     """A rate with the id of the rule it came from; ``reason`` is set when that rule is already a stand-in."""
 
@@ -72,14 +76,20 @@ class Ruled(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """How one line is made: its meter and the rate in force for this call. ``steps`` are graduated prices."""
+    """How one line is made: its meter and the rate in force for this call.
+
+    ``steps`` are graduated prices. ``weight`` says in bits what a line like this does to the charge: it is priced, it
+    is priced by a fallback, it is not priced. ``special`` slots make several lines, or another quantity.
+    """
 
     meter: str
     price: int
     size: int
     rule: str
     state: LineState
-    reason: str | None = None
+    reason: str | UnsetType = UNSET
+    weight: int = PRICED
+    special: bool = False
     included: int = 0
     minimum: int = 0
     steps: tuple[Band, ...] = ()
@@ -88,13 +98,27 @@ class Slot(NamedTuple):
 class Sheet:
     """Slots for one price list and one range of input length."""
 
-    __slots__ = ("_slots", "fees", "free", "only_requests", "own", "priced", "reason")
+    __slots__ = (
+        "_slots",
+        "costs_nothing",
+        "fees",
+        "free",
+        "input",
+        "input_details",
+        "only_requests",
+        "output",
+        "output_details",
+        "own",
+        "priced",
+        "reason",
+    )
 
     def __init__(
         self, rules: Mapping[str, Ruled], *, fees: Iterable[Slot] = (), free: str = "", reason: str = ""
     ) -> None:
-        """``rules`` by meter, bands already chosen. ``free`` is the rule that makes every meter free; ``reason`` says
-        why a meter without a rate has none.
+        """Compile ``rules`` (by meter, bands already chosen).
+
+        ``free`` is the rule that makes every meter free; ``reason`` says why a meter without a rate has none.
         """
         self.reason = reason
         self.free = free
@@ -105,21 +129,13 @@ class Sheet:
         for cell in (*m.INPUT_CELLS, *m.OUTPUT_CELLS):
             if cell not in self._slots:
                 self._slots[cell] = self._stand_in(cell, rules)
-        parents = {
-            m.INPUT: self._slots[m.INPUT],
-            m.OUTPUT: self._slots[m.OUTPUT],
-            m.CACHE_READ: self._slots[m.CACHE_READ],
-        }
+        parents = {cell: self._slots[cell] for cell in (m.INPUT, m.OUTPUT, m.CACHE_READ)}
+        self.input, self.output = self._slots[m.INPUT], self._slots[m.OUTPUT]
         self.own = frozenset(
             cell for cell in (*m.INPUT_CELLS, *m.OUTPUT_CELLS) if self._slots[cell] is not parents.get(_parent(cell))
         )
-
-    @property
-    def costs_nothing(self) -> bool:
-        """Whether every rate is zero by rule."""
-        if self.free:
-            return not any(slot.price for slot in self.fees)
-        return bool(self.priced) and not any(
+        self.input_details, self.output_details = m.details_that_matter(self.own)
+        self.costs_nothing = bool(self.free or self.priced) and not any(
             slot.price or any(step.price for step in slot.steps)
             for slot in (*(self._slots[meter] for meter in self.priced), *self.fees)
         )
@@ -143,7 +159,7 @@ class Sheet:
         if self.free:
             return Slot(meter, 0, m.default_size(meter), self.free, LineState.PRICED)
         reason = self.reason or f"the price list has no rate for {meter}"
-        return Slot(meter, 0, m.default_size(meter), "", LineState.UNPRICED, reason)
+        return Slot(meter, 0, m.default_size(meter), "", LineState.UNPRICED, reason, UNPRICED)
 
     def _stand_in(self, cell: str, rules: Mapping[str, Ruled]) -> Slot:
         for name in _SAME.get(cell, ()):
@@ -162,7 +178,7 @@ class Sheet:
         reason = f"no rate is published for {cell}; charged at the rate of {name}"
         if slot.reason:
             reason = f"{reason}; {slot.reason}"
-        return slot._replace(meter=cell, state=LineState.FALLBACK, reason=reason)
+        return slot._replace(meter=cell, state=LineState.FALLBACK, reason=reason, weight=PRICED | FELL_BACK)
 
 
 _METERS_MAX = 256
@@ -177,207 +193,27 @@ def _parent(cell: str) -> str:
     return m.INPUT if cell in m.INPUT_CELLS else m.OUTPUT
 
 
-def _dearness(rate: Rate) -> float:
-    return rate.price / rate.size
+def _dearness(rate: Rate) -> Fraction:
+    return Fraction(rate.price, rate.size)
 
 
 def _slot(meter: str, ruled: Ruled) -> Slot:
     rate = ruled.rate
-    state = LineState.FALLBACK if ruled.reason else LineState.PRICED
+    state, reason, weight = LineState.PRICED, UNSET, PRICED
+    if ruled.reason is not None:
+        state, reason, weight = LineState.FALLBACK, ruled.reason, PRICED | FELL_BACK
     steps = rate.bands if rate.graduated else ()
-    return Slot(meter, rate.price, rate.size, ruled.rule, state, ruled.reason, rate.included, rate.minimum, steps)
-
-
-def price_usage(sheet: Sheet, usage: Usage, book: str) -> Charge:
-    """What ``usage`` costs under ``sheet``. ``book`` is the digest that every line names."""
-    source = usage.source
-    tokens: list[Line] = []
-    meters = usage.meters
-    beside, measured = _beside(sheet, meters if meters is not UNSET else {}, book) if meters else ([], ())
-    cut = False
-    if not sheet.only_requests:
-        if usage.prompt_tokens and not ("input" in measured and m.INPUT not in sheet.priced):
-            cut = _input(sheet, usage, book, tokens)
-        if usage.completion_tokens and not ("output" in measured and m.OUTPUT not in sheet.priced):
-            cut |= _output(sheet, usage, book, tokens)
-        if meters:
-            beside += _uncovered(sheet, meters if meters is not UNSET else {}, tokens, measured, book)
-    if m.REQUESTS in sheet.priced and not (meters and m.REQUESTS in meters):
-        _append(beside, sheet.slot(m.REQUESTS), 1, book)
-    for fee in sheet.fees:
-        _append(beside, fee, 1, book)
-    lines = (*tokens, *beside)
-    nanos = 0
-    worst = 0
-    for line in lines:
-        nanos += line.amount_nanos
-        worst |= _BITS[line.state]
-    if worst == _PRICED and source is UsageSource.REPORTED and not cut and nanos:
-        return Charge(lines, nanos, CostState.EXACT)
-    return _judged(sheet, usage, lines, nanos, worst, cut)
-
-
-_PRICED, _FELL_BACK, _UNPRICED = 1, 2, 4
-_BITS = {
-    LineState.PRICED: _PRICED,
-    LineState.FALLBACK: _PRICED | _FELL_BACK,
-    LineState.UNPRICED: _UNPRICED,
-    LineState.PROVIDER_REPORTED: _PRICED,
-    LineState.PLAYBACK: _PRICED,
-}
-
-
-def _judged(sheet: Sheet, usage: Usage, lines: tuple[Line, ...], nanos: int, worst: int, cut: bool) -> Charge:
-    """The charge with its state: the worst thing that is true of it, and the reason in words."""
-    state, reason = _verdict(sheet, usage, lines, worst, cut)
-    return Charge(lines, nanos, state, reason)
-
-
-def _verdict(
-    sheet: Sheet, usage: Usage, lines: tuple[Line, ...], worst: int, cut: bool
-) -> tuple[CostState, str | None]:
-    source = usage.source
-    free = sheet.costs_nothing
-    if source is UsageSource.ABSENT and not (free or sheet.only_requests):
-        state = CostState.PARTIAL if worst & _PRICED else CostState.UNKNOWN
-        return state, "the provider reported no usage"
-    if free and not worst & _UNPRICED:
-        return CostState.FREE, "every rate of this model is zero by rule"
-    if not lines:
-        if sheet.reason:
-            return CostState.UNKNOWN, sheet.reason
-        return CostState.FREE, "the provider reported that nothing was consumed"
-    if worst & _UNPRICED:
-        names = ", ".join(line.meter for line in lines if line.state is LineState.UNPRICED)
-        why = sheet.reason or "the price list has no rate for them"
-        return (CostState.PARTIAL if worst & _PRICED else CostState.UNKNOWN), f"not priced: {names} ({why})"
-    if source is UsageSource.PARTIAL:
-        return CostState.PARTIAL, "the provider reported only part of the usage"
-    if source is UsageSource.ESTIMATED:
-        return CostState.ESTIMATED, "the usage is an estimate"
-    if cut:
-        return CostState.ESTIMATED, "the reported details exceed their total; they were cut to it"
-    if worst & _FELL_BACK:
-        names = ", ".join(line.meter for line in lines if line.state is LineState.FALLBACK)
-        return CostState.ESTIMATED, f"charged at a fallback rate: {names}"
-    return CostState.EXACT, None
-
-
-def _input(sheet: Sheet, usage: Usage, book: str, lines: list[Line]) -> bool:
-    details = usage.prompt_tokens_details
-    if not details:
-        _append(lines, sheet.slot(m.INPUT), usage.prompt_tokens, book)
-        return False
-    split = m.split_input(usage.prompt_tokens, details if details is not UNSET else {}, sheet.own)
-    _lines(sheet, split.cells, book, lines)
-    return split.cut
-
-
-def _output(sheet: Sheet, usage: Usage, book: str, lines: list[Line]) -> bool:
-    details = usage.completion_tokens_details
-    if not details:
-        _append(lines, sheet.slot(m.OUTPUT), usage.completion_tokens, book)
-        return False
-    split = m.split_output(usage.completion_tokens, details if details is not UNSET else {}, sheet.own)
-    _lines(sheet, split.cells, book, lines)
-    return split.cut
-
-
-def _lines(sheet: Sheet, cells: list[tuple[str, int]], book: str, lines: list[Line]) -> None:
-    """One line per slot: cells billed on the same line are added up first, so each line is rounded once."""
-    if len(cells) == 1:
-        _append(lines, sheet.slot(cells[0][0]), cells[0][1], book)
-        return
-    sums: dict[str, int] = {}
-    for cell, quantity in reversed(cells):  # the plain cell was split last and reads first
-        meter = sheet.slot(cell).meter
-        sums[meter] = sums.get(meter, 0) + quantity
-    for meter, quantity in sums.items():
-        _append(lines, sheet.slot(meter), quantity, book)
-
-
-def _beside(sheet: Sheet, meters: Mapping[str, int], book: str) -> tuple[list[Line], set[str]]:
-    """Lines of the meters beside tokens that have a rate, and the sides of the call that they measure."""
-    lines: list[Line] = []
-    measured: set[str] = set()
-    for meter, quantity in _exclusive(meters):
-        slot = sheet.slot(meter)
-        if slot.state is not LineState.UNPRICED:
-            _append(lines, slot, quantity, book)
-            measured.add(m.direction(meter))
-    return lines, measured
-
-
-def _uncovered(
-    sheet: Sheet, meters: Mapping[str, int], tokens: list[Line], measured: Iterable[str], book: str
-) -> list[Line]:
-    """Unpriced lines for meters that nothing else measures: a tool call always, an image unless its tokens are priced."""
-    covered = {m.direction(line.meter) for line in tokens if line.state is not LineState.UNPRICED} | set(measured)
-    reported = {m.direction(line.meter) for line in tokens}
-    lines: list[Line] = []
-    for meter, quantity in _exclusive(meters):
-        slot = sheet.slot(meter)
-        side = m.direction(meter)
-        if slot.state is not LineState.UNPRICED or meter == m.REQUESTS or (side and side in covered):
-            continue
-        if meter == "embeddings" and side in reported:
-            continue
-        _append(lines, slot, quantity, book)
-    return lines
-
-
-def _exclusive(meters: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The nonzero meters by name, each less what a more qualified name already says (``images.high`` is in ``images``)."""
-    found: list[tuple[str, int]] = []
-    for name in sorted(meters):
-        quantity = meters[name]
-        if "." not in name:
-            prefix = name + "."
-            quantity -= sum(value for other, value in meters.items() if other.startswith(prefix))
-        if quantity > 0:
-            found.append((name, quantity))
-    return found
-
-
-def _append(lines: list[Line], slot: Slot, quantity: int, book: str) -> None:
-    """The line or lines of one slot. Included units and graduated steps are lines of their own, at their own price."""
-    meter, price, size, rule, state, reason, included, minimum, steps = slot
-    if included or minimum or steps:
-        lines.extend(_special(slot, quantity, book))
-        return
-    lines.append(
-        Line(
-            meter=meter,
-            quantity=quantity,
-            unit_size=size,
-            unit_price_nanos=price,
-            amount_nanos=amount_nanos(quantity, size, price),
-            rule_id=rule,
-            book=book,
-            state=state,
-            reason=UNSET if reason is None else reason,
-        )
+    special = bool(rate.included or rate.minimum or steps)
+    return Slot(
+        meter,
+        rate.price,
+        rate.size,
+        ruled.rule,
+        state,
+        reason,
+        weight,
+        special=special,
+        included=rate.included,
+        minimum=rate.minimum,
+        steps=steps,
     )
-
-
-def _special(slot: Slot, quantity: int, book: str) -> list[Line]:
-    lines: list[Line] = []
-    plain = slot._replace(included=0, minimum=0, steps=())
-    if quantity < slot.minimum:
-        plain = plain._replace(reason=f"billed as the minimum of {slot.minimum}; {quantity} were used")
-        quantity = slot.minimum
-    if slot.included and quantity:
-        inside = min(slot.included, quantity)
-        _append(lines, plain._replace(price=0, rule=f"{slot.rule}#included"), inside, book)
-        quantity -= inside
-    floor = 0
-    price, size, rule = slot.price, slot.size, slot.rule
-    for step in slot.steps:
-        part = min(quantity, step.above - floor)
-        if part > 0:
-            _append(lines, plain._replace(price=price, size=size, rule=rule), part, book)
-        quantity -= max(part, 0)
-        floor, price, size, rule = step.above, step.price, step.size, f"{slot.rule}>{step.above}"
-    if quantity > 0:
-        _append(lines, plain._replace(price=price, size=size, rule=rule), quantity, book)
-    return lines
