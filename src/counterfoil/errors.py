@@ -86,6 +86,8 @@ class CallerFault(Fault):
         # Who asks.
         "unauthorized": Kind(401, False, "The API key is missing, malformed or unknown."),
         "forbidden": Kind(403, False, "This key may not do that."),
+        "not_found": Kind(404, False, "There is no such thing in this team."),
+        "conflict": Kind(409, False, "The thing is in a state, or has a name, that does not allow this."),
         "rate_limited": Kind(429, True, "This key is over its limit."),
         # How it ended.
         "client_disconnected": Kind(499, False, "The client closed the connection before the answer ended."),

@@ -8,9 +8,9 @@ says what ``off``, ``1_000`` or ``null`` means: YAML 1.1 alone would read ``capt
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import yaml
 
@@ -108,7 +108,8 @@ def from_yaml(text: str, origin: Origin, *, expands: bool = True, numbered: bool
     """
     hidden = _PLACEHOLDER.sub(lambda match: match[0].translate(_HIDE), text)
     try:
-        root: yaml.Node | None = yaml.compose(hidden, Loader=yaml.SafeLoader)  # pyright: ignore[reportUnknownMemberType]
+        compose = cast("Callable[..., yaml.Node | None]", yaml.compose)  # pyright: ignore[reportUnknownMemberType]
+        root = compose(hidden, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark is not None and numbered else ""
