@@ -51,6 +51,7 @@ class Call(Struct, frozen=True, kw_only=True):
     tags: dict[str, Any] | None = None
     service_tier: str | None = None  # as asked; pricing follows what was served
     meters: dict[str, int] | None = None  # what only the request tells: characters of speech input, images asked for
+    usage_splice: tuple[int, int, bytes] | None = None  # exchanges body[start:end] so that the stream reports its usage
     replayable: bytes | None = None  # the JSON object to resubmit when the body itself is not one (multipart)
 
 
@@ -105,7 +106,7 @@ class Meter(Protocol):
         ...
 
     def reading(self) -> Reading:
-        """What is known now. Call after :meth:`end` or :meth:`whole`, or at a break; parsing of the tail happens here."""
+        """What is known now. Call after :meth:`end` or :meth:`whole`, or at a break; the tail is parsed here."""
         ...
 
 
@@ -125,6 +126,13 @@ class Surface(Protocol):
         ...
 
     def meter(self, call: Call) -> Meter: ...
+
+    def streams(self, call: Call, content_type: str) -> bool:
+        """Whether an answer of ``content_type`` (status < 400) goes to ``push`` and ``end`` rather than to ``whole``.
+
+        Event streams do, and what a protocol streams otherwise: Gemini's JSON array, the audio of speech.
+        """
+        ...
 
     def render_error(self, fault: Fault, request_id: str) -> tuple[str, bytes]:
         """The error body in this protocol's shape; it carries the request id."""

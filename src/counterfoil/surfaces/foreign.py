@@ -1,0 +1,66 @@
+"""Values out of foreign JSON, taken only when they are what they should be.
+
+Providers send what they like: a number as text, ``null`` for a list, ``true`` for a count. These readers give a value
+of the type that was asked for or nothing, so that no answer, however odd, can break a record.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, cast
+
+import msgspec
+
+TEXT_MAX = 256
+"""Ids, model names and words from a provider are kept up to this many characters; none known is longer than 100."""
+
+COUNT_MAX = 1 << 50
+"""No honest count is larger; what is larger is treated as a lie."""
+
+_decoder = msgspec.json.Decoder(float_hook=Decimal)
+
+
+def parse(data: bytes | msgspec.Raw) -> Any:
+    """The JSON value in ``data`` with every fraction as an exact Decimal, or None when it is not JSON."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """``value`` when it is an object, else an empty one."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def sequence(value: object) -> list[Any]:
+    """``value`` when it is an array, else an empty one."""
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def text(value: object) -> str | None:
+    """``value`` when it is text worth keeping: not empty, without control characters, of bearable length."""
+    if isinstance(value, str) and 0 < len(value) <= TEXT_MAX and value.isprintable():
+        return value
+    return None
+
+
+def count(value: object) -> int | None:
+    """``value`` when it is an honest count."""
+    if type(value) is int and 0 <= value <= COUNT_MAX:
+        return value
+    return None
+
+
+def decimal(value: object) -> Decimal | None:
+    """``value`` as an exact, finite, non-negative number of bearable size; numbers in text count too."""
+    if isinstance(value, str):
+        try:
+            value = Decimal(value) if len(value) <= 40 else None
+        except ArithmeticError:
+            return None
+    if type(value) is int:
+        value = Decimal(value) if abs(value) <= COUNT_MAX else None
+    if isinstance(value, Decimal) and value.is_finite() and 0 <= value <= COUNT_MAX:
+        return value
+    return None

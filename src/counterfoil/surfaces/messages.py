@@ -1,0 +1,128 @@
+"""``/v1/messages`` and ``/v1/messages/count_tokens``: Anthropic's protocol.
+
+Usage comes in two events: ``message_start`` has the input and where it was cached, ``message_delta`` the final counts;
+the second covers the first field by field. Source: Anthropic API reference, streaming, read 2026-11.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from counterfoil.record.usage import Usage, UsageSource
+from counterfoil.surfaces.base import Call, Meter, Request
+from counterfoil.surfaces.calls import flag, identifier, json_body, model_of, tags_of, value_of, word
+from counterfoil.surfaces.families import AnthropicSurface
+from counterfoil.surfaces.foreign import mapping, parse, sequence, text
+from counterfoil.surfaces.stream import END, PASS, StreamMeter, Verdict, telling
+
+_TEXTUAL = ("text", "thinking")
+
+
+class MessagesSurface(AnthropicSurface):
+    """``/v1/messages``."""
+
+    def peek(self, request: Request) -> Call:
+        """Raises :class:`CallerFault`."""
+        body, content_type = json_body(request)
+        user, tags = None, None
+        if "metadata" in body.values:
+            user = identifier(mapping(value_of(body, "metadata")).get("user_id"))
+            tags = tags_of(body)
+            if tags is not None:
+                tags.pop("user_id", None)
+        return Call(
+            endpoint=self.path,
+            model=model_of(body),
+            stream=flag(body, "stream"),
+            body=body.body,
+            content_type=content_type,
+            model_span=body.span("model"),
+            end_user=user,
+            session_id=word(body, "session_id"),
+            tags=tags or None,
+            service_tier=word(body, "service_tier"),
+        )
+
+    def meter(self, call: Call) -> Meter:
+        """A meter for one answer."""
+        return MessagesMeter(call)
+
+
+class CountTokensSurface(MessagesSurface):
+    """``/v1/messages/count_tokens``: free, and nothing is generated."""
+
+    unary_output = False
+
+    def meter(self, call: Call) -> Meter:
+        """A meter for one answer."""
+        return CountMeter(call)
+
+
+class MessagesMeter(StreamMeter):
+    """Reads Messages."""
+
+    words = telling(b'"usage"', b"message_stop", b"error")
+
+    def event(self, name: bytes, data: bytes) -> Verdict:
+        """One event."""
+        body = mapping(parse(data))
+        match body.get("type") or name.decode("latin-1"):
+            case "message_start":
+                message = mapping(body.get("message"))
+                self.note(message)
+                self._use(message.get("usage"))
+            case "message_delta":
+                self._reading.finish_reason = text(mapping(body.get("delta")).get("stop_reason"))
+                if self._use(body.get("usage")):
+                    self._usage_final = True
+            case "message_stop":
+                self._reading.complete = True
+                return END
+            case "error":
+                return self.complain({"type": "error", **body})
+            case "content_block_start" if not self.output_seen:
+                self.output_seen = _has_content(mapping(body.get("content_block")))
+            case "content_block_delta" if not self.output_seen:
+                delta = mapping(body.get("delta"))
+                self.output_seen = any(delta.get(part) for part in (*_TEXTUAL, "partial_json", "citation"))
+            case _:
+                pass
+        return PASS
+
+    def _use(self, usage: object) -> bool:
+        used = mapping(usage)
+        tier = "fast" if used.get("speed") == "fast" else text(used.get("service_tier"))
+        self._reading.service_tier = tier or self._reading.service_tier
+        return self.merge_usage(used)
+
+    def body(self, body: Any) -> None:
+        """A whole message."""
+        answer = mapping(body)
+        self.note(answer)
+        self._use(answer.get("usage"))
+        self._reading.finish_reason = text(answer.get("stop_reason"))
+        self._reading.has_output = any(_has_content(mapping(block)) for block in sequence(answer.get("content")))
+        if answer.get("type") == "error":
+            self.complain(answer)
+
+
+class CountMeter(StreamMeter):
+    """Reads the answer of a token count, which consumes nothing."""
+
+    def event(self, name: bytes, data: bytes) -> Verdict:
+        """Nothing is known about a stream of counts."""
+        return PASS
+
+    def body(self, body: Any) -> None:
+        """The count itself is the answer, not a consumption."""
+        self._reading.usage = Usage(source=UsageSource.REPORTED)
+        self._reading.has_output = bool(mapping(body))
+
+    def settle(self) -> None:
+        """Nothing is left to do."""
+
+
+def _has_content(block: dict[str, Any]) -> bool:
+    """Whether a content block holds output: text that is not empty, or anything that is not text."""
+    kind = block.get("type")
+    return bool(block.get(kind)) if kind in _TEXTUAL else kind is not None

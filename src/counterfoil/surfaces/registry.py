@@ -1,0 +1,54 @@
+"""Every surface, and the way from a path to its surface."""
+
+from __future__ import annotations
+
+from counterfoil.surfaces.base import Surface
+from counterfoil.surfaces.chat import ChatSurface
+from counterfoil.surfaces.families import AnthropicSurface, GoogleSurface, JsonSurface, UnknownSurface
+from counterfoil.surfaces.gemini import METHODS, GeminiSurface, method_of
+from counterfoil.surfaces.messages import CountTokensSurface, MessagesSurface
+from counterfoil.surfaces.responses import ResponsesSurface
+from counterfoil.surfaces.vectors import VectorSurface
+
+_FIXED: dict[str, Surface] = {
+    surface.path: surface
+    for surface in (
+        ChatSurface("chat", "/v1/chat/completions"),
+        ChatSurface("completions", "/v1/completions"),
+        ResponsesSurface("responses", "/v1/responses"),
+        MessagesSurface("messages", "/v1/messages"),
+        CountTokensSurface("count_tokens", "/v1/messages/count_tokens"),
+        VectorSurface("embeddings", "/v1/embeddings"),
+        VectorSurface("moderations", "/v1/moderations"),
+        VectorSurface("rerank", "/v1/rerank"),
+    )
+}
+_GEMINI: dict[str, Surface] = {method: GeminiSurface(method) for method in METHODS}
+
+ALL: tuple[Surface, ...] = (*_FIXED.values(), *_GEMINI.values())
+"""Every surface once."""
+
+UNKNOWN_OPENAI: Surface = UnknownSurface(JsonSurface)
+UNKNOWN_ANTHROPIC: Surface = UnknownSurface(AnthropicSurface)
+UNKNOWN_GOOGLE: Surface = UnknownSurface(GoogleSurface)
+
+_GOOGLE_PREFIXES = ("/v1beta/", "/v1beta1/", "/v1/models/", "/v1/tunedModels/")
+
+
+def find(path: str) -> Surface | None:
+    """The surface at ``path`` (decoded, without the query), or None."""
+    surface = _FIXED.get(path)
+    if surface is None and path.startswith("/v1"):
+        method = method_of(path)
+        if method is not None:
+            surface = _GEMINI[method]
+    return surface
+
+
+def unknown(path: str) -> Surface:
+    """Who renders the errors of a path that :func:`find` does not know: the family whose prefix it has."""
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return UNKNOWN_ANTHROPIC
+    if path.startswith(_GOOGLE_PREFIXES) and (":" in path or not path.startswith("/v1/models/")):
+        return UNKNOWN_GOOGLE
+    return UNKNOWN_OPENAI

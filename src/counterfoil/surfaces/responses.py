@@ -1,0 +1,131 @@
+"""``/v1/responses``: OpenAI's Responses protocol, also spoken by Azure, OpenRouter, DeepSeek and Bedrock's gateway.
+
+A stream ends with one of three events that hold the whole response, usage included; only that event is parsed late in
+a stream. Source: OpenAI API reference, Responses streaming events, read 2026-11.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from counterfoil.surfaces import metering, render
+from counterfoil.surfaces.base import Call, Request
+from counterfoil.surfaces.calls import flag, json_body, model_of, tags_of, word
+from counterfoil.surfaces.complaint import complaint_in
+from counterfoil.surfaces.families import JsonSurface
+from counterfoil.surfaces.foreign import mapping, parse, sequence, text
+from counterfoil.surfaces.stream import END, PASS, StreamMeter, Verdict, telling
+from counterfoil.wire.json_object import tail_object
+
+_ENDS = ("response.completed", "response.failed", "response.incomplete")
+_END_IN_HEAD = re.compile(rb"response\.(completed|failed|incomplete)\b")
+_UNFINISHED = ("queued", "in_progress")
+_QUIET_ITEMS = (None, "message", "reasoning")
+_SEARCHES = {"web_search_call": "web_searches", "file_search_call": "file_searches"}
+
+
+class ResponsesSurface(JsonSurface):
+    """``/v1/responses``."""
+
+    stream_error_renderer = staticmethod(render.responses_stream_error)
+
+    def peek(self, request: Request) -> Call:
+        """Raises :class:`CallerFault`."""
+        body, content_type = json_body(request)
+        values = body.values
+        return Call(
+            endpoint=self.path,
+            model=model_of(body),
+            stream=flag(body, "stream"),
+            body=body.body,
+            content_type=content_type,
+            model_span=body.span("model"),
+            end_user=word(body, "safety_identifier" if "safety_identifier" in values else "user"),
+            session_id=word(body, "session_id"),
+            tags=tags_of(body) if "metadata" in values else None,
+            service_tier=word(body, "service_tier"),
+        )
+
+    def meter(self, call: Call) -> ResponsesMeter:
+        """A meter for one answer."""
+        return ResponsesMeter(call)
+
+
+class ResponsesMeter(StreamMeter):
+    """Reads Responses."""
+
+    words = telling(b"response.completed", b"response.failed", b"response.incomplete", b"error")
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
+        self._meters: dict[str, int] = {}
+
+    def event(self, name: bytes, data: bytes) -> Verdict:
+        """One event."""
+        if data == b"[DONE]":
+            return PASS
+        body = mapping(parse(data))
+        kind = body.get("type") or name.decode("latin-1")
+        if kind in _ENDS:
+            self.body(body.get("response"))
+            self._reading.complete = True
+            return END
+        if kind == "error" or (body.get("error") and "type" not in body):
+            return self.complain({"type": "error", **body})
+        if kind in ("response.created", "response.in_progress"):
+            self.note(mapping(body.get("response")))
+        elif not self.output_seen:
+            self.output_seen = _is_output(str(kind), body)
+        return PASS
+
+    def long(self, head: bytes, tail: bytes) -> Verdict:
+        """A snapshot of a large response: its usage stands near its end."""
+        found = _END_IN_HEAD.search(head)
+        if found is None:
+            self.output_seen = True
+            return PASS
+        self.merge_usage(parse(tail_object(tail, b"usage")))
+        self._reading.finish_reason = found[1].decode()
+        self._reading.complete = True
+        self.output_seen = True
+        return END
+
+    def body(self, body: Any) -> None:
+        """A whole response."""
+        answer = mapping(body)
+        self.note(answer)
+        self.merge_usage(answer.get("usage"))
+        reading = self._reading
+        reason = text(mapping(answer.get("incomplete_details")).get("reason"))
+        status = text(answer.get("status"))
+        reading.finish_reason = reason or (None if status in _UNFINISHED else status)
+        output = sequence(answer.get("output"))
+        reading.has_output = reading.has_output or bool(output)
+        for item in output:
+            meter = _SEARCHES.get(str(mapping(item).get("type")))
+            if meter is not None and _was_done(mapping(item)):
+                self._meters[meter] = self._meters.get(meter, 0) + 1
+        if complaint_in(answer) is not None:
+            self.complain(answer)
+
+    def settle(self) -> None:
+        """Fill the reading; a usage that counts searches itself is believed before our own count."""
+        super().settle()
+        if self._meters:
+            self._reading.usage = metering.usage_of(self._usage, self._meters)
+
+
+def _was_done(item: dict[str, Any]) -> bool:
+    """Whether a search item was carried out; opening or reading a page that was found is not a search."""
+    action = mapping(item.get("action")).get("type", "search")
+    return action == "search" and item.get("status", "completed") == "completed"
+
+
+def _is_output(kind: str, body: dict[str, Any]) -> bool:
+    """Whether an event holds generated output."""
+    if kind.endswith(".delta"):
+        return bool(body.get("delta"))
+    if kind == "response.output_item.added":
+        return mapping(body.get("item")).get("type") not in _QUIET_ITEMS
+    return kind.endswith((".done", ".partial_image"))

@@ -1,0 +1,222 @@
+r"""What every metered stream has in common: which bytes may leave, when, and which of them are read.
+
+Tokens must not wait and most frames tell nothing but text, so the middle of a stream takes the *quick way*: a piece
+that consists of whole frames, ends in a JSON frame and holds none of the protocol's telling words leaves as it came,
+at the cost of a few searches. A telling word followed by ``null`` does not count (OpenAI repeats ``"usage":null`` in
+every frame). Inside JSON text a quote is always written ``\"``, so a word with its quotes can only be a key or a value;
+what generated text says never matters, at worst it costs a closer look.
+
+Everything else is cut into frames and judged one by one:
+
+========  =========================================================================================================
+PASS      leaves at once (behind frames kept back, if there are any)
+DROP      is withheld for good: the usage frame that we asked for and the client did not
+LAST      may be the last thing the client sees: it and what follows stay until :meth:`StreamMeter.end`
+MORE      output after such a frame: what was kept back leaves, and this stays in its place
+END       the protocol's end marker: it and everything behind it stay until :meth:`StreamMeter.end`
+========  =========================================================================================================
+
+LAST serves protocols without an end marker (Gemini) and errors, after which most providers just stop. What gathers
+behind END is bounded by the gateway, which calls :meth:`StreamMeter.end` as soon as its record is durable; what gathers
+behind LAST is let go above :data:`HELD_MAX` bytes, save the newest frame.
+
+Bytes are never rewritten: all that :meth:`StreamMeter.push` and :meth:`StreamMeter.end` give, in order, is what the
+provider sent, minus dropped frames.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, ClassVar
+
+from counterfoil.record.usage import UsageSource
+from counterfoil.surfaces import metering
+from counterfoil.surfaces.base import Call, Reading
+from counterfoil.surfaces.complaint import code_of, complaint_in, complaint_of, stream_code_of
+from counterfoil.surfaces.foreign import mapping, parse, text
+from counterfoil.wire.sse import PENDING_MAX, Cutter, Frame, fields
+
+HELD_MAX = PENDING_MAX
+"""Frames kept back behind one that may be the last are at most so many bytes, or one frame."""
+
+_CLOSED = (b"}\n\n", b"}\r\n\r\n")
+_NULLS = (b":null", b": null")
+
+
+class Verdict(Enum):
+    """What becomes of a frame; see the module."""
+
+    PASS = 0
+    DROP = 1
+    LAST = 2
+    MORE = 3
+    END = 4
+
+
+PASS, DROP, LAST, MORE, END = Verdict
+
+
+def telling(*words: bytes) -> tuple[tuple[bytes, int], ...]:
+    """Telling words with their lengths, as :class:`StreamMeter` wants them."""
+    return tuple((word, len(word)) for word in words)
+
+
+class StreamMeter:
+    """The shared half of every meter. A protocol gives :meth:`event`, :meth:`long` and :meth:`body`.
+
+    ``_reading`` is filled while the answer passes; ``_usage`` holds the provider's newest usage object.
+    """
+
+    words: ClassVar[tuple[tuple[bytes, int], ...]] = ()
+
+    def __init__(self, call: Call) -> None:
+        self.output_seen = False
+        self.terminal = False
+        self._call = call
+        self._cutter = Cutter()
+        self._quick = False
+        self._last = b""
+        self._held: list[bytes] = []
+        self._ended = False
+        self._reading = Reading(complete=False)
+        self._usage: dict[str, Any] = {}
+        self._usage_final = False
+
+    # What a protocol knows.
+
+    def event(self, name: bytes, data: bytes) -> Verdict:
+        """Read one frame by its event name and data."""
+        raise NotImplementedError
+
+    def long(self, head: bytes, tail: bytes) -> Verdict:
+        """Judge a frame too long to hold by its beginning and its end. DROP is not possible any more."""
+        return PASS
+
+    def body(self, body: Any) -> None:
+        """Read the parsed JSON of a unary answer with status < 400."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Fill the reading from what was seen, usage above all. May be called more than once."""
+        reading = self._reading
+        reading.usage = metering.usage_of(self._usage)
+        reading.provider_cost_nanos = metering.cost_nanos_of(self._usage)
+
+    # What the gateway calls.
+
+    def push(self, data: bytes) -> bytes:
+        """Take the next bytes of the body; give those that may leave now."""
+        if self._quick and data.endswith(_CLOSED):
+            for word, size in self.words:
+                at = data.find(word)
+                while at >= 0:
+                    if not data.startswith(_NULLS, at + size):
+                        return self._push(data)
+                    at = data.find(word, at + size)
+            self._last = data
+            return data
+        return self._push(data)
+
+    def end(self) -> bytes:
+        """Give every byte still kept back that the client may have. Bytes pushed later pass untouched."""
+        leaving: list[bytes] = []
+        if not self._ended:
+            self._ended = True
+            self._quick = False
+            rest = self._cutter.rest()
+            if rest is not None:
+                self._take(rest, leaving)
+            leaving += self._held
+            self._held.clear()
+        return b"".join(leaving)
+
+    def whole(self, status: int, body: bytes) -> None:
+        """Read a unary answer."""
+        self._reading.complete = True
+        if status >= 400:
+            found = complaint_of(status, body)
+            self._reading.error_code = code_of(found.status or status, found.word)
+            self._reading.error_message = found.text()
+        else:
+            self.body(parse(body))
+
+    def reading(self) -> Reading:
+        """What is known now."""
+        self.settle()
+        reading = self._reading
+        reading.has_output = reading.has_output or self.output_seen
+        if reading.usage.source is UsageSource.REPORTED and not (reading.complete or self._usage_final):
+            reading.usage = metering.partial(reading.usage)
+        return reading
+
+    # The slow way.
+
+    def _push(self, data: bytes) -> bytes:
+        if self._ended:
+            return data
+        leaving: list[bytes] = []
+        for frame in self._cutter.push(data):
+            self._take(frame, leaving)
+        overflow = self._cutter.overflow()
+        if overflow:
+            (self._held if self._held or self.terminal else leaving).append(overflow)
+        self._quick = self.output_seen and self._cutter.idle and not self._held and not self.terminal
+        return leaving[0] if len(leaving) == 1 else b"".join(leaving)
+
+    def _take(self, frame: Frame, leaving: list[bytes]) -> None:
+        verdict = PASS if self.terminal else self._judge(frame)
+        held = self._held
+        if verdict is PASS and not held and not self.terminal:
+            leaving.append(frame.raw)
+        elif verdict is not DROP:
+            if verdict is MORE or (held and not self.terminal and sum(map(len, held)) > HELD_MAX):
+                leaving += held
+                held.clear()
+            held.append(frame.raw)
+            self.terminal = self.terminal or verdict is END
+
+    def _judge(self, frame: Frame) -> Verdict:
+        if frame.head:
+            return self.long(frame.head, frame.raw)
+        if self.output_seen and not self._tells(frame.raw):
+            self._last = frame.raw
+            return PASS
+        name, data = fields(frame.raw)
+        return self.event(name, data) if data or name else PASS
+
+    def _tells(self, raw: bytes) -> bool:
+        """Whether a frame must be read: it is not plain JSON data, or holds a telling word that is not null."""
+        if not raw.endswith(_CLOSED):
+            return True
+        for word, size in self.words:
+            at = raw.find(word)
+            while at >= 0:
+                if not raw.startswith(_NULLS, at + size):
+                    return True
+                at = raw.find(word, at + size)
+        return False
+
+    # For protocols.
+
+    def note(self, body: dict[str, Any], id_name: str = "id", model_name: str = "model") -> None:
+        """Keep the answer's own id, model and tier: the first that are not empty; the tier as last said."""
+        reading = self._reading
+        reading.native_response_id = reading.native_response_id or text(body.get(id_name))
+        reading.native_model = reading.native_model or text(body.get(model_name))
+        reading.service_tier = text(body.get("service_tier")) or reading.service_tier
+
+    def complain(self, body: Any) -> Verdict:
+        """Keep an error that came inside the answer; nothing that follows leaves before the record is made."""
+        found = complaint_in(body)
+        if found is None:
+            return PASS
+        self._reading.error_code = stream_code_of(found)
+        self._reading.error_message = found.text()
+        return LAST
+
+    def merge_usage(self, usage: object) -> bool:
+        """Lay a usage object over what was seen before; nulls cover nothing. False when it is not one."""
+        known = {name: value for name, value in mapping(usage).items() if value is not None}
+        if known:
+            self._usage = {**self._usage, **known}
+        return bool(known)

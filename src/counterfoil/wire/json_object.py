@@ -1,0 +1,169 @@
+"""The members of a JSON object as slices of its own bytes, so that one value can be exchanged and the rest kept.
+
+A request body is never written anew: only the spans of a few top-level values must be known. The parser (msgspec) says
+what the values are but not where, and it lets the last of two equal keys win in silence. Both gaps are closed by one
+observation: *compact JSON without repeated or escaped keys has exactly one length*. ::
+
+    {"messages":[…],"model":"m","stream":true}
+    1 + Σ (len(key) + 3 + len(value)) + one comma or brace after each value
+
+Whitespace, an escape in a key, a key outside ASCII and a repeated key each make the bytes longer than that sum, and
+nothing makes them shorter; so when the sum equals the length, the body is compact, its keys are distinct, and every
+value lies where the running sum says. That is the form every SDK sends, and the proof costs one addition a key.
+
+Any other body is walked key by key. The walk needs no JSON parser of its own either: a value that stands at a key must
+begin with the very bytes the parser kept for that key (no JSON text is a proper prefix of another, except among
+numbers, where the byte that follows decides); if it does not, the parser kept a later one, and the key is repeated.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from msgspec import Raw
+
+from counterfoil.errors import CallerFault
+
+_BYTE = re.compile(r"\(byte (\d+)\)")
+_SPACE = re.compile(rb"[ \t\r\n]*")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_AFTER_VALUE = b" \t\r\n,}"
+
+_members = msgspec.json.Decoder(dict[str, Raw])
+_any = msgspec.json.Decoder(Raw)
+_text = msgspec.json.Decoder(str)
+
+
+class JsonObject:
+    """A JSON object by its top-level members: ``values`` as raw bytes, ``starts`` as offsets into ``body``."""
+
+    __slots__ = ("body", "starts", "values")
+
+    def __init__(self, body: bytes, values: dict[str, Raw], starts: dict[str, int]) -> None:
+        self.body = body
+        self.values = values
+        self.starts = starts
+
+    def span(self, key: str) -> tuple[int, int]:
+        """Where the value of ``key`` lies in ``body``."""
+        start = self.starts[key]
+        return start, start + len(self.values[key])
+
+
+def read(body: bytes) -> JsonObject:
+    """The object in ``body``.
+
+    Raises :class:`CallerFault`: ``invalid_json`` (also for invalid UTF-8 anywhere), ``not_an_object``,
+    ``duplicate_key``, ``nested_too_deeply``. Messages say where, never what.
+    """
+    if not body.isascii():
+        _check_utf8(body)
+    try:
+        values = _members.decode(body)
+    except msgspec.ValidationError as error:
+        raise _not_an_object(body) from error
+    except msgspec.DecodeError as error:
+        raise _invalid(error) from error
+    except RecursionError as error:
+        raise CallerFault("nested_too_deeply") from error
+    starts: dict[str, int] = {}
+    at = 1
+    for key, value in values.items():
+        at += len(key) + 3
+        starts[key] = at
+        at += len(value) + 1
+    if at != len(body) or not values:
+        starts = _walk(body, values)
+    return JsonObject(body, values, starts)
+
+
+def _check_utf8(body: bytes) -> None:
+    try:
+        str(body, "utf-8")
+    except UnicodeDecodeError as error:
+        message = f"The request body is not valid JSON: not UTF-8 at byte {error.start}."
+        raise CallerFault("invalid_json", message) from error
+
+
+def _not_an_object(body: bytes) -> CallerFault:
+    try:
+        _any.decode(body)
+    except msgspec.DecodeError as error:
+        return _invalid(error)
+    except RecursionError:
+        return CallerFault("nested_too_deeply")
+    return CallerFault("not_an_object")
+
+
+def _invalid(error: msgspec.DecodeError) -> CallerFault:
+    """The fault for what the parser said, of which only the position is kept."""
+    found = _BYTE.search(str(error))
+    where = f"error at byte {found[1]}" if found else "it ends too early"
+    return CallerFault("invalid_json", f"The request body is not valid JSON: {where}.")
+
+
+def _walk(body: bytes, values: dict[str, Raw]) -> dict[str, int]:
+    """The offset of each value in a valid object of any spelling. Raises ``duplicate_key``."""
+    starts: dict[str, int] = {}
+    at = _skip(body, _skip(body, 0) + 1)
+    while body[at] != 0x7D:  # }
+        key_end = _string_end(body, at)
+        key = _text.decode(body[at:key_end])
+        at = _skip(body, _skip(body, key_end) + 1)
+        value = bytes(values[key])
+        end = at + len(value)
+        if key in starts or not body.startswith(value, at) or body[end] not in _AFTER_VALUE:
+            raise _duplicate(key)
+        starts[key] = at
+        at = _skip(body, end)
+        if body[at] == 0x2C:  # ,
+            at = _skip(body, at + 1)
+    return starts
+
+
+def _skip(body: bytes, at: int) -> int:
+    found = _SPACE.match(body, at)
+    return found.end() if found else at
+
+
+def _string_end(body: bytes, at: int) -> int:
+    found = _STRING.match(body, at)
+    if found is None:  # the parser accepted these bytes, so a key begins here
+        raise CallerFault("invalid_json", f"The request body is not valid JSON: error at byte {at}.")
+    return found.end()
+
+
+def _duplicate(key: str) -> CallerFault:
+    return CallerFault("duplicate_key", param=key if _NAMEABLE.match(key) else None)
+
+
+def tail_object(tail: bytes, key: bytes) -> bytes:
+    """The last object that stands at ``"key":`` in the end of a JSON text, or nothing when there is none.
+
+    For texts too long to keep: of ``…,"usage":{…},"user":null}`` only the end is there, so it cannot be parsed from its
+    beginning. A quoted key followed by a colon cannot occur inside a JSON string, where quotes are escaped.
+    """
+    for found in reversed(list(re.finditer(rb'"%b"\s*:\s*(?=\{)' % re.escape(key), tail))):
+        end = _object_end(tail, found.end())
+        if end:
+            return tail[found.end() : end]
+    return b""
+
+
+_STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}]', re.DOTALL)
+
+
+def _object_end(data: bytes, start: int) -> int:
+    """Where the object that begins at ``start`` ends; 0 when it does not."""
+    depth = 0
+    for found in _STRUCTURE.finditer(data, start):
+        mark = found[0]
+        if mark == b"{":
+            depth += 1
+        elif mark == b"}":
+            depth -= 1
+            if depth == 0:
+                return found.end()
+    return 0
