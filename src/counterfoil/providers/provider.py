@@ -4,8 +4,8 @@ Everything that can be computed once is computed here, at start, so that a call 
 its ``Host``, the credential header for the operator's key. The three protocol families differ in one table,
 :data:`FAMILIES`.
 
-Sources: OpenAI API reference (Authorization: Bearer), Anthropic API reference (x-api-key, anthropic-version), Gemini API
-reference (x-goog-api-key), each read 2026-11.
+Sources: the API references of OpenAI (Authorization: Bearer), Anthropic (x-api-key, anthropic-version) and Gemini
+(x-goog-api-key), each read 2026-11.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from counterfoil.config import ProviderConfig, Timeouts
+from counterfoil.config.known import KNOWN_PROVIDERS
+from counterfoil.config.model import ProviderConfig, Timeouts
 from counterfoil.errors import ConfigError
 from counterfoil.providers.disconnect import stops_billing_on_cancel
 
@@ -58,6 +59,8 @@ FAMILIES = {
 """The protocol families by ``type``."""
 
 _EVERYTHING = frozenset[str]().union(*(family.surfaces for family in FAMILIES.values()))
+"""What a server of one's own is taken to speak. llama.cpp, vLLM and SGLang serve several protocols behind one address;
+refusing what they have would cost their operators a line of configuration, and what they lack gives their own 404."""
 
 
 class Origin(Struct, frozen=True):
@@ -100,11 +103,13 @@ def credential_line(family: str, key: str) -> bytes:
     return FAMILIES[family].credential.format(key=key).encode("ascii")
 
 
-def build(name: str, config: ProviderConfig, timeouts: Timeouts) -> Provider:
-    """The provider ``name`` as configured. ``timeouts`` are the gateway's, for a provider without its own."""
+def build(name: str, config: ProviderConfig) -> Provider:
+    """The provider ``name`` as configured."""
     family = config.type
     url = urlsplit(config.base_url)
-    base_path = url.path.rstrip("/") or FAMILIES[family].base_path
+    known = KNOWN_PROVIDERS.get(name)
+    custom = known is None or known.base_url != config.base_url
+    base_path = url.path.rstrip("/") or (FAMILIES[family].base_path if custom else "")
     port = url.port or (443 if url.scheme == "https" else 80)
     host = url.hostname or ""
     shown = f"[{host}]" if ":" in host else host
@@ -119,31 +124,20 @@ def build(name: str, config: ProviderConfig, timeouts: Timeouts) -> Provider:
             host=host,
             port=port,
             proxy=config.proxy,
-            ca_file=config.tls.ca_file,
+            ca_file=str(config.tls.ca_file) if config.tls.ca_file else None,
             verify=config.tls.verify,
         ),
         base_path=base_path,
         host_line=b"host: %b\r\n" % authority.encode("idna" if not authority.isascii() else "ascii"),
-        credential=b"" if config.api_key in ("", "none") else credential_line(family, config.api_key),
+        credential=b"" if config.api_key in (None, "", "none") else credential_line(family, config.api_key),
         fields=fields + tuple((key.encode(), value.encode()) for key, value in own.items()),
-        surfaces=_surfaces(family, name, config),
+        surfaces=_EVERYTHING if custom else FAMILIES[family].surfaces | frozenset(config.surfaces or ()),
         prices=config.prices or name,
         drains=_drains(name, config),
         drain_seconds=config.drain_seconds,
-        timeouts=config.timeouts or timeouts,
+        timeouts=config.timeouts,
         connections_max=config.connections_max,
     )
-
-
-def _surfaces(family: str, name: str, config: ProviderConfig) -> frozenset[str]:
-    """What it speaks: its family's surfaces, what the configuration adds, and everything for a server of one's own.
-
-    Self-hosted servers (llama.cpp, vLLM, SGLang) speak several protocols behind one address; refusing what they serve
-    would only cost their operators a line of configuration, while a surface they lack still gives their own 404.
-    """
-    if config.is_custom:
-        return _EVERYTHING
-    return FAMILIES[family].surfaces | frozenset(config.surfaces or ())
 
 
 def _drains(name: str, config: ProviderConfig) -> bool:

@@ -8,6 +8,7 @@ the provider of type ``google`` on Gemini's own paths, and nowhere on the others
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 
 from msgspec import Struct
 
@@ -72,13 +73,9 @@ class Routes:
     def _arranged(self, alias: Alias) -> tuple[Target, ...]:
         if not alias.weights:
             return alias.targets[:ATTEMPTS_MAX]
-        point = self._draw() * sum(alias.weights)
-        first = 0
-        for first, weight in enumerate(alias.weights):
-            point -= weight
-            if point < 0:
-                break
         targets = alias.targets
+        point = self._draw() * sum(alias.weights)
+        first = next((at for at, upto in enumerate(accumulate(alias.weights)) if point < upto), 0)
         return (targets[first], *targets[:first], *targets[first + 1 :])[:ATTEMPTS_MAX]
 
     def _target(self, model: str, surface: str) -> Target:
@@ -90,7 +87,7 @@ class Routes:
             return Target(self._google, model, f"{self._google.name}/{model}")
         raise CallerFault(
             "model_not_found",
-            f"No provider or alias serves the model {model!r}. Name it provider/model; GET /v1/models lists what there is.",
+            f"No provider or alias serves the model {model!r}. Name it provider/model; see GET /v1/models.",
             param="model",
         )
 

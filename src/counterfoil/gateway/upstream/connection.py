@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -24,6 +24,10 @@ HEAD_BYTES_MAX = 256 * 1024
 
 REQUEST_BUFFER_BYTES = 256 * 1024
 """How much of a request waits in user space before the socket has to take it."""
+
+
+_FRAMING = (b"content-length", b"transfer-encoding")
+_FRAMING_SIZES = (14, 17)
 
 
 class Receiver(Protocol):
@@ -51,6 +55,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_fields",
         "_head_bytes",
         "_head_ready",
+        "_head_told",
         "_on_idle",
         "_on_lost",
         "_parser",
@@ -74,6 +79,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
         self._head_ready = False
+        self._head_told = False
         self._head_bytes = 0
         self._complete = False
         self._until_eof = False
@@ -89,14 +95,14 @@ class UpstreamConnection(asyncio.Protocol):
         """Begin an exchange. The connection must be idle and open."""
         self._receiver = receiver
         self._head_ready = False
+        self._head_told = False
         self._head_bytes = 0
         self._complete = False
         self._until_eof = False
         self._fields = []
         self._parts = []
         self.used = True
-        transport = self.transport
-        assert transport is not None
+        transport = cast("asyncio.Transport", self.transport)
         if len(body) > REQUEST_BUFFER_BYTES:
             transport.write(head)
             transport.write(body)  # not joined: a copy of a large body costs more than a second call
@@ -128,8 +134,7 @@ class UpstreamConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transports are not registered as such
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver
@@ -185,16 +190,12 @@ class UpstreamConnection(asyncio.Protocol):
     # Handing over.
 
     def _hand_over(self, receiver: Receiver) -> None:
-        fields = self._fields
-        if fields:
-            if not self._head_ready:
-                return
-            self._fields = []
-            self._note_framing(fields)
-            receiver.on_head(self._parser.get_status_code(), fields)
-        elif self._head_ready and self._head_bytes:
-            receiver.on_head(self._parser.get_status_code(), fields)
-        self._head_bytes = 0
+        if not self._head_ready:
+            return
+        if not self._head_told:
+            self._head_told = True
+            self._note_framing(self._fields)
+            receiver.on_head(self._parser.get_status_code(), self._fields)
         parts = self._parts
         if parts and self._receiver is receiver:
             self._parts = []
@@ -205,8 +206,8 @@ class UpstreamConnection(asyncio.Protocol):
         framed = False
         for name, value in fields:
             size = len(name)
-            if size == 14 or size == 17:
-                framed = framed or name.lower() in (b"content-length", b"transfer-encoding")
+            if size in _FRAMING_SIZES:
+                framed = framed or name.lower() in _FRAMING
             elif size == 10 and name.lower() == b"keep-alive":
                 self.keep_alive_seconds = _keep_alive_timeout(value)
         self._until_eof = not framed and self._parser.get_status_code() not in (204, 304)

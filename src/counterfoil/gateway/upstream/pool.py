@@ -39,7 +39,7 @@ class Pool:
         now = self._now()
         while idle:
             connection = idle.pop()
-            limit = provider.timeouts.keep_alive
+            limit = provider.timeouts.keep_alive_seconds
             if connection.keep_alive_seconds is not None:
                 limit = min(limit, connection.keep_alive_seconds - IDLE_MARGIN_SECONDS)
             if not connection.closed and now - connection.idle_since < limit:
@@ -56,11 +56,13 @@ class Pool:
         origin = provider.origin
         mine = self._open.setdefault(origin, set())
         if len(mine) >= provider.connections_max:
-            raise GatewayFault("overloaded", f"All {provider.connections_max} connections to {provider.name} are in use.")
+            raise GatewayFault(
+                "overloaded", f"All {provider.connections_max} connections to {provider.name} are in use."
+            )
         connection = UpstreamConnection(self._kept(origin), mine.discard)
         mine.add(connection)
         try:
-            async with asyncio.timeout(provider.timeouts.connect):
+            async with asyncio.timeout(provider.timeouts.connect_seconds):
                 await self._open_transport(origin, connection)
         except BaseException as error:
             mine.discard(connection)

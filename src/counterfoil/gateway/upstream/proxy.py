@@ -15,7 +15,10 @@ import ipaddress
 import ssl
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import (
+    getproxies_environment,
+    proxy_bypass_environment,  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]  # not in typeshed
+)
 
 from counterfoil.errors import UpstreamFault
 from counterfoil.providers.provider import Origin
@@ -34,7 +37,7 @@ class Proxy(NamedTuple):
 def proxy_for(origin: Origin) -> Proxy | None:
     """The proxy to reach ``origin`` through, or None for a direct connection."""
     if origin.proxy is not None:
-        return _parse(origin.proxy)
+        return None if origin.proxy == "none" else _parse(origin.proxy)
     environment = getproxies_environment()
     url = environment.get(origin.scheme) or environment.get("all")
     if not url or _is_loopback(origin.host) or proxy_bypass_environment(origin.host, environment):

@@ -1,0 +1,176 @@
+"""The only module that wires: a configuration and a data folder become a running worker.
+
+Everything else takes what it needs through its constructor. Read :func:`serve` for what a worker is made of and in
+which order it starts and stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from counterfoil.api.app import build as build_api
+from counterfoil.api.parts import ControlParts, Figures, Health
+from counterfoil.config.model import Config
+from counterfoil.errors import ConfigError
+from counterfoil.folder import DataFolder
+from counterfoil.gateway.host import Host
+from counterfoil.gateway.run import Gateway, Parts
+from counterfoil.ledger import books
+from counterfoil.ledger.ledger import Ledger
+from counterfoil.ledger.query import LedgerReader
+from counterfoil.pricing.book import PriceBook
+from counterfoil.pricing.overlay import NO_OVERLAY
+from counterfoil.pricing.overlay_file import read_overlay
+from counterfoil.providers.provider import Provider
+from counterfoil.providers.provider import build as build_provider
+from counterfoil.record.ids import IdSource
+from counterfoil.record.record import CapturePolicy
+from counterfoil.routing.plan import Alias, Routes, Target
+from counterfoil.surfaces import registry
+from counterfoil.tenancy.admin import Admin
+from counterfoil.tenancy.directory import Directory
+from counterfoil.tenancy.principal import Principal
+
+DISK_LOW_BYTES = 64 * 1024 * 1024
+"""Below this much free space ``ready`` says so, before the ledger has to refuse."""
+
+
+async def serve(config: Config, folder: DataFolder) -> Host:
+    """Make a worker's parts and its host, not yet serving. The ledger has recovered when this returns.
+
+    Raises :class:`ConfigError` for a configuration or a folder that cannot be used.
+    """
+    loop = asyncio.get_running_loop()
+    book = price_book(config, folder)
+    routes = make_routes(config)
+    ledger = Ledger.open(
+        folder,
+        durability=config.ledger.durability,
+        loop=loop,
+        retention_days=config.capture.retention_days,
+        checkpoint_seconds=config.ledger.checkpoint_seconds,
+        checkpoint_folder=config.ledger.checkpoint_folder,
+    )
+    directory = Directory(folder)
+    reader = LedgerReader(folder)
+    control: list[Any] = []
+    gateway = Gateway(
+        Parts(
+            ledger=ledger,
+            directory=directory,
+            routes=routes,
+            book=lambda: book,
+            ids=IdSource(_wall_ms, os.urandom),
+            limits=config.limits,
+            capture_default=CapturePolicy(config.capture.default),
+            capture_bytes_max=config.capture.body_bytes_max,
+            find_surface=registry.find,
+            unknown_surface=registry.unknown,
+            is_control=lambda path: path.startswith(tuple(control)),
+        ),
+        loop,
+    )
+    app = build_api(
+        ControlParts(
+            reader=reader,
+            directory=directory,
+            admin=Admin(folder),
+            book=lambda: book,
+            erase=ledger.erase,
+            models=lambda principal: models_of(routes, book, principal),
+            health=lambda: health_of(gateway, ledger),
+            metrics=lambda: figures_of(gateway, ledger, folder.root),
+        )
+    )
+    control.extend(_control_prefixes(app))
+
+    async def stopped() -> None:
+        await ledger.close()
+        reader.close()
+        directory.close()
+
+    return Host(gateway, app, config.server, stopped)
+
+
+def price_book(config: Config, folder: DataFolder) -> PriceBook:
+    """The book this gateway prices with, stored in the folder before any record refers to it."""
+    if config.prices_book is not None:
+        return books.load(folder.books, config.prices_book)
+    overlay = read_overlay(config.prices_file) if config.prices_file is not None else NO_OVERLAY
+    book = PriceBook.build(books.bundled_catalog(), overlay)
+    try:
+        books.store(folder.books, book)
+    except OSError as error:
+        raise ConfigError(f"The price book cannot be stored in {folder.books} ({error.strerror}).") from error
+    return book
+
+
+def make_routes(config: Config) -> Routes:
+    """The providers and aliases of ``config``, ready for calls."""
+    providers = {name: build_provider(name, provider) for name, provider in config.providers.items()}
+    aliases = {
+        name: Alias(
+            targets=tuple(_target(providers, target.target) for target in route.targets),
+            weights=tuple(target.weight for target in route.targets) if route.strategy == "weighted" else (),
+        )
+        for name, route in config.models.items()
+    }
+    return Routes(providers, aliases, random.SystemRandom().random)
+
+
+def models_of(routes: Routes, book: PriceBook, principal: Principal) -> list[dict[str, Any]]:
+    """What a key may call, as OpenAI model objects: the aliases first, then each provider's priced models."""
+    del principal  # every key of every team may call every model; limits are a later room
+    listed: dict[str, dict[str, Any]] = {}
+    for name, alias in routes.aliases().items():
+        targets = [target.model_id for target in alias.targets]
+        listed[name] = {"id": name, "object": "model", "created": 0, "owned_by": "alias", "targets": targets}
+    for provider in routes.providers().values():
+        for model in book.lists.models(provider.prices):
+            model_id = f"{provider.name}/{model}"
+            listed[model_id] = {"id": model_id, "object": "model", "created": 0, "owned_by": provider.name}
+    return list(listed.values())
+
+
+def health_of(gateway: Gateway, ledger: Ledger) -> Health:
+    """Whether this worker takes calls, and why not."""
+    reasons: list[str] = []
+    if not ledger.healthy:
+        reasons.append("the ledger cannot be written")
+    if gateway.stopping:
+        reasons.append("shutting down")
+    return Health(live=True, ready=not reasons, reasons=tuple(reasons))
+
+
+def figures_of(gateway: Gateway, ledger: Ledger, root: Path) -> Figures:
+    """This worker's figures for ``/metrics``."""
+    counters = gateway.counters
+    return Figures(
+        admitted=counters.admitted,
+        settled=counters.settled,
+        open=gateway.in_flight,
+        refused=counters.refused,
+        queue_depth=ledger.depth,
+        disk_free_bytes=shutil.disk_usage(root).free,
+    )
+
+
+def _target(providers: dict[str, Provider], name: str) -> Target:
+    provider, _, model = name.partition("/")
+    return Target(providers[provider], model, name)
+
+
+def _control_prefixes(app: Any) -> set[str]:
+    """The first two segments of every control-plane path under /v1, so that other paths there are calls gone astray."""
+    paths = (getattr(route, "path", "") for route in app.routes)
+    return {"/".join(path.split("/")[:3]) for path in paths if path.startswith("/v1")}
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,82 @@
+"""What a call's headers say about who it is for, and which of them go on to the provider.
+
+Only an allow-list of headers travels: a credential, a cookie or an internal address in any other header stays here.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from counterfoil.record.ids import parse
+from counterfoil.tenancy.principal import Principal
+
+FORWARDED = frozenset(
+    {
+        b"accept",
+        b"anthropic-beta",
+        b"anthropic-version",
+        b"openai-beta",
+        b"user-agent",
+        b"x-client-request-id",
+        b"x-goog-api-client",
+        b"traceparent",
+        b"tracestate",
+    }
+)
+"""Client headers that providers understand and that hold no secret."""
+
+_SLUG = re.compile(r"[^a-z0-9]+")
+APP_ID_LENGTH_MAX = 128
+SESSION_ID_LENGTH_MAX = 256
+
+
+def app_of(principal: Principal, headers: dict[bytes, bytes]) -> str | None:
+    """The application: the key's own, else ``X-App-Id``, else ``HTTP-Referer``/``Referer``, else ``X-Title``."""
+    if principal.app_id is not None:
+        return principal.app_id
+    value = headers.get(b"x-app-id")
+    if value:
+        return _text(value)[:APP_ID_LENGTH_MAX] or None
+    value = headers.get(b"http-referer") or headers.get(b"referer")
+    if value:
+        return _site(_text(value))
+    value = headers.get(b"x-title")
+    if value:
+        return _SLUG.sub("-", _text(value).lower()).strip("-")[:APP_ID_LENGTH_MAX] or None
+    return None
+
+
+def session_of(headers: dict[bytes, bytes], in_body: str | None) -> str | None:
+    """The session the client named, in the body or as ``x-session-id``."""
+    if in_body is not None:
+        return in_body[:SESSION_ID_LENGTH_MAX]
+    value = headers.get(b"x-session-id")
+    return _text(value)[:SESSION_ID_LENGTH_MAX] if value else None
+
+
+def replay_of(headers: dict[bytes, bytes]) -> str | None:
+    """The generation this call says it reruns (``x-counterfoil-replay-of``), when it is an id of ours."""
+    value = headers.get(b"x-counterfoil-replay-of")
+    if value is None:
+        return None
+    text = value.decode("latin-1").strip()
+    return text if parse(text) is not None else None
+
+
+def _text(value: bytes) -> str:
+    """A header value as text: UTF-8 where it is, and no character that would need escaping in a log."""
+    text = value.decode("utf-8", "replace")
+    return "".join(letter for letter in text if letter.isprintable()).strip()
+
+
+def _site(referer: str) -> str | None:
+    """Host and path of a referer, without query, fragment or credentials."""
+    try:
+        parts = urlsplit(referer)
+        host = parts.hostname
+    except ValueError:
+        return None
+    if not host:
+        return None
+    return f"{host}{parts.path.rstrip('/')}"[:APP_ID_LENGTH_MAX]

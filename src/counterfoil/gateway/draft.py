@@ -1,0 +1,204 @@
+"""A record in the making: what is known of a call so far, and how it becomes a record.
+
+One :class:`Draft` accompanies a call from admission to settlement. Every exit of the story, good or bad, ends in
+:func:`record_of` with what the draft then knows; fields nobody learned keep the values the contract gives for "not
+known" (``"unknown"``, ``"none"``, null).
+
+Times: ``latency_ms`` runs from the dispatch of the final attempt to its first output, ``generation_ms`` to the end of
+its output, so the first never exceeds the second. With no output both end at the error or the end; with nothing
+dispatched both are admission to answer.
+"""
+
+from __future__ import annotations
+
+import time
+
+from msgspec import UNSET
+
+from counterfoil.errors import Fault
+from counterfoil.gateway.relay import Relay, Way
+from counterfoil.record.charge import NOTHING_SERVED, Charge, CostState
+from counterfoil.record.record import Attempt, CapturePolicy, Record
+from counterfoil.record.usage import UsageSource
+from counterfoil.routing.plan import Target
+from counterfoil.surfaces.base import Call, Reading
+
+MESSAGE_LENGTH_MAX = 500
+_NS_PER_MS = 1_000_000
+
+
+def timestamp(unix_ms: int) -> str:
+    """``unix_ms`` as RFC 3339 in UTC with milliseconds."""
+    seconds, ms = divmod(unix_ms, 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ms:03d}Z"
+
+
+def milliseconds(ns: int) -> float:
+    """Nanoseconds as milliseconds, to the microsecond; never negative."""
+    return round(ns / _NS_PER_MS, 3) if ns > 0 else 0.0
+
+
+class Draft:
+    """What is known of one call. Only the story writes to it."""
+
+    __slots__ = (
+        "app_id",
+        "arrived_ms",
+        "arrived_ns",
+        "attempts",
+        "byok",
+        "call",
+        "charges",
+        "endpoint",
+        "intent_ns",
+        "key_id",
+        "policy",
+        "replay_of",
+        "request_id",
+        "session_id",
+        "slot",
+        "target",
+        "team_id",
+    )
+
+    def __init__(
+        self, request_id: str, team_id: str, key_id: str, endpoint: str, arrived_ms: int, arrived_ns: int
+    ) -> None:
+        self.request_id = request_id
+        self.team_id = team_id
+        self.key_id = key_id
+        self.endpoint = endpoint
+        self.arrived_ms = arrived_ms
+        self.arrived_ns = arrived_ns
+        self.app_id: str | None = None
+        self.session_id: str | None = None
+        self.replay_of: str | None = None
+        self.policy = CapturePolicy.FULL
+        self.call: Call | None = None
+        self.target: Target | None = None
+        self.byok = False
+        self.slot = -1  # the intent's place in the journal; -1 while nothing was dispatched
+        self.intent_ns = 0
+        self.attempts: list[Attempt] = []
+        self.charges: list[Charge] = []  # one for each attempt that consumed something
+
+    def times(self, relay: Relay | None, now_ns: int) -> tuple[float, float]:
+        """``latency_ms`` and ``generation_ms`` of the final attempt (or of the refusal)."""
+        if relay is None or not relay.dispatched_ns:
+            waited = milliseconds(now_ns - self.arrived_ns)
+            return waited, waited
+        end = relay.end_ns or now_ns
+        first = relay.output_ns if relay.way is Way.STREAM else relay.first_byte_ns
+        if not first or first > end:
+            first = end
+        return milliseconds(first - relay.dispatched_ns), milliseconds(end - relay.dispatched_ns)
+
+
+def throughput(reading: Reading, generation_ms: float) -> float | None:
+    """Output tokens per second; null when there was no output, no known usage or no measurable time."""
+    tokens = reading.usage.completion_tokens
+    if not reading.has_output or not tokens or reading.usage.source is UsageSource.ABSENT or generation_ms <= 0:
+        return None
+    return round(tokens / (generation_ms / 1000), 3)
+
+
+def attempt_of(
+    draft: Draft,
+    target: Target,
+    relay: Relay | None = None,
+    fault: Fault | None = None,
+    reading: Reading | None = None,
+    charge: Charge | None = None,
+) -> Attempt:
+    """The attempt at ``target`` that just ended, numbered after the ones before it."""
+    dispatched = relay is not None and relay.dispatched_ns
+    latency_ms, generation_ms = draft.times(relay, time.monotonic_ns()) if dispatched else (None, None)
+    consumed = reading is not None and reading.usage.source is not UsageSource.ABSENT
+    return Attempt(
+        number=len(draft.attempts) + 1,
+        provider=target.provider.name,
+        model=target.model,
+        key_source="team" if draft.byok else "operator" if target.provider.credential else "none",
+        status_code=relay.status or None if relay is not None else None,
+        error_code=fault.code if fault is not None else None,
+        error_message=fault.message[:MESSAGE_LENGTH_MAX] if fault is not None else None,
+        latency_ms=latency_ms,
+        generation_ms=generation_ms,
+        native_response_id=reading.native_response_id if reading is not None else None,
+        usage=reading.usage if reading is not None and consumed else UNSET,
+        pricing_lines=charge.lines if charge is not None and consumed else UNSET,
+        cost_nanos=charge.nanos if charge is not None and consumed else UNSET,
+    )
+
+
+def record_of(
+    draft: Draft,
+    *,
+    status: int,
+    fault: Fault | None,
+    relay: Relay | None,
+    reading: Reading,
+    now_ns: int,
+) -> Record:
+    """The record of a call that ended now."""
+    charge = total(draft.charges)
+    latency_ms, generation_ms = draft.times(relay, now_ns)
+    call, target = draft.call, draft.target
+    details = draft.policy is not CapturePolicy.OFF
+    return Record(
+        created_at=timestamp(draft.arrived_ms),
+        request_id=draft.request_id,
+        team_id=draft.team_id,
+        app_id=draft.app_id,
+        key_id=draft.key_id,
+        endpoint=draft.endpoint,
+        model_id=target.model_id if target is not None else call.model if call is not None else "unknown",
+        provider=target.provider.name if target is not None and draft.attempts else "none",
+        native_response_id=reading.native_response_id,
+        stream=call.stream if call is not None else False,
+        byok=draft.byok,
+        status_code=status,
+        success=fault is None,
+        error_code=fault.code if fault is not None else None,
+        error_message=fault.message[:MESSAGE_LENGTH_MAX] if fault is not None else None,
+        latency_ms=latency_ms,
+        generation_ms=generation_ms,
+        throughput=throughput(reading, generation_ms),
+        usage=reading.usage,
+        cost_nanos=charge.nanos,
+        pricing_lines=charge.lines,
+        cost_state=charge.state,
+        cost_reason=charge.reason,
+        attempts=tuple(draft.attempts),
+        finish_reason=reading.finish_reason,
+        gateway_ms=milliseconds(now_ns - draft.arrived_ns - int(generation_ms * _NS_PER_MS)) if relay else None,
+        requested_model=call.model if call is not None else None,
+        native_model=reading.native_model,
+        service_tier=reading.service_tier,
+        provider_cost_nanos=reading.provider_cost_nanos,
+        replay_of=draft.replay_of,
+        session_id=draft.session_id if details else None,
+        end_user=call.end_user if call is not None and details else None,
+        tags=call.tags if call is not None and call.tags and details else UNSET,
+    )
+
+
+def total(charges: list[Charge]) -> Charge:
+    """Several attempts' charges as one: all lines, their sum, and the least certain state among them."""
+    if len(charges) == 1:
+        return charges[0]
+    if not charges:
+        return NOTHING_SERVED
+    lines = tuple(line for charge in charges for line in charge.lines)
+    worst = min(charges, key=lambda charge: _LEAST_CERTAIN_FIRST.index(charge.state))
+    return Charge(lines, sum(line.amount_nanos for line in lines), worst.state, worst.reason)
+
+
+_LEAST_CERTAIN_FIRST = (
+    CostState.UNKNOWN,
+    CostState.PARTIAL,
+    CostState.ESTIMATED,
+    CostState.EXACT,
+    CostState.SUPPRESSED,
+    CostState.FREE,
+)

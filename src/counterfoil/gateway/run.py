@@ -1,0 +1,523 @@
+"""The story of a call, from a complete request to a durable record. Read :meth:`Gateway.run` first.
+
+::
+
+    admit     key, surface, model, plan of targets            faults here are the caller's
+    intend    a note in the journal, before anything is sent   from here on the call has a record, whatever dies
+    attempt   one target after the other, until one answers    each try is noted
+    settle    usage → lines → record → durable                 every exit comes through here
+    release   the held answer, or the terminal frame           the client's last byte
+
+The coroutine waits for three things only: a new connection when none is pooled, the end of an attempt, and the commit.
+Bytes move by callback in between (``relay``). No exit skips the settlement: faults are values, and an exception that
+nobody expected still becomes a record, in :meth:`Gateway._broke`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Struct
+
+from counterfoil.capture import policy
+from counterfoil.capture.body import Capture
+from counterfoil.config.model import Limits
+from counterfoil.errors import CallerFault, Fault, GatewayFault, UpstreamFault
+from counterfoil.gateway.attribution import FORWARDED, app_of, replay_of, session_of
+from counterfoil.gateway.draft import Draft, attempt_of, record_of
+from counterfoil.gateway.exchange import Exchange
+from counterfoil.gateway.relay import Relay, Way
+from counterfoil.gateway.server import ServerProtocol
+from counterfoil.gateway.upstream.pool import Pool
+from counterfoil.ledger.ledger import Ledger
+from counterfoil.ledger.settlement import NO_SLOT, Intent, Settlement
+from counterfoil.pricing.book import PriceBook
+from counterfoil.providers.classify import fault_of
+from counterfoil.record.charge import Charge
+from counterfoil.record.ids import IdSource
+from counterfoil.record.record import CapturePolicy, CaptureState, Record
+from counterfoil.record.usage import UsageSource
+from counterfoil.routing.plan import Routes, Target
+from counterfoil.surfaces.base import Call, Reading, Request, Surface
+from counterfoil.tenancy.directory import Directory
+from counterfoil.tenancy.names import ALL_TEAMS
+from counterfoil.tenancy.principal import KeyRefused
+
+SWEEP_SECONDS = 0.2
+"""How often deadlines are looked at: the precision of every timeout, and far below any that makes sense."""
+
+_CAPTURE_HEADER = policy.HEADER.encode()
+_UNSEEN: Any = object()
+_NOTHING_READ = Reading(complete=False)
+
+
+PATHS_MAX = 4096
+"""Paths whose surface is remembered. Gemini's hold the model's name, so they come from clients: bounded."""
+
+
+UNKNOWN: Final = "unknown"
+"""The name of the surfaces that only render errors."""
+
+
+class Counters(Struct):
+    """What this worker counted since it started. ``admitted == settled + open``; the refused never reached a provider."""
+
+    admitted: int = 0
+    settled: int = 0
+    refused: int = 0
+    unrecorded: int = 0  # no valid key: answered, not recorded
+    rejected: int = 0  # bytes that were no request
+    crashed: int = 0
+
+
+class Parts(Struct, frozen=True):
+    """What the gateway is made of. ``surface_of`` finds a surface by path; ``is_control`` knows the ASGI routes."""
+
+    ledger: Ledger
+    directory: Directory
+    routes: Routes
+    book: Callable[[], PriceBook]
+    ids: IdSource
+    limits: Limits
+    capture_default: CapturePolicy
+    capture_bytes_max: int
+    find_surface: Callable[[str], Surface | None]
+    unknown_surface: Callable[[str], Surface]
+    is_control: Callable[[str], bool]
+
+
+class Gateway:
+    """One worker's hot path. Lives on its event loop; nothing here is called from another thread."""
+
+    def __init__(self, parts: Parts, loop: asyncio.AbstractEventLoop) -> None:
+        self.limits = parts.limits
+        self.fallback_surface = parts.unknown_surface("/")
+        self.authenticate = parts.directory.authenticate
+        self.counters = Counters()
+        self.stopping = False
+        self.pool = Pool(loop, loop.time)
+        self._parts = parts
+        self._loop = loop
+        self._relays: set[Relay] = set()
+        self._running: dict[Exchange, Draft] = {}
+        self._connections: set[ServerProtocol] = set()
+        self._per_client: dict[str, int] = {}
+        self._paths: dict[bytes, Surface | None] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Future[None] | None = None  # while stopping: resolves when the last story ends
+
+    # The story.
+
+    async def run(self, exchange: Exchange) -> None:
+        """Serve one request from admission to its last byte."""
+        draft = self._draft(exchange)
+        if draft is None:
+            self._turn_away(exchange)
+            return
+        self._running[exchange] = draft
+        ended = False
+        try:
+            try:
+                call, plan = self._admit(exchange, draft)
+                relay = await self._attempt(exchange, draft, call, plan)
+            except Fault as fault:
+                await self._settle_refusal(exchange, draft, fault)
+            else:
+                await self._settle_answer(exchange, draft, relay)
+            ended = True
+        finally:
+            del self._running[exchange]
+            if not ended:
+                self._broke(exchange, draft)
+            if self._idle is not None and not self._running:
+                self._idle.set_result(None)
+
+    def _broke(self, exchange: Exchange, draft: Draft) -> None:
+        """A story ended in an exception of ours: record it, answer it, and let the exception go on to the log."""
+        self.counters.crashed += 1
+        fault = GatewayFault("internal")
+        if isinstance(exchange.listener, Relay):
+            exchange.listener.on_client_gone()
+        record = self._refusal_record(exchange, draft, fault)
+        self._parts.ledger.settle(self._settlement(draft, record, None)).add_done_callback(_retrieved)
+        if exchange.started:
+            exchange.abort()
+        else:
+            self._answer_fault(exchange, fault, draft.request_id, [])
+
+    def _admit(self, exchange: Exchange, draft: Draft) -> tuple[Call, tuple[Target, ...]]:
+        """What is asked, and who may serve it. Raises the caller's fault, or ours when we are full."""
+        if exchange.fault is not None:
+            raise exchange.fault
+        asked = exchange.headers.get(_CAPTURE_HEADER)
+        if asked is not None:
+            draft.policy = policy.strictest(draft.policy, policy.from_header(asked))
+        surface = exchange.surface
+        call = surface.peek(Request(exchange.method, exchange.path, exchange.query, exchange.headers, exchange.body()))
+        draft.call = call
+        draft.endpoint = call.endpoint
+        draft.session_id = session_of(exchange.headers, call.session_id)
+        plan = self._parts.routes.plan(call.model, surface.name)
+        draft.target = plan[0]
+        if len(self._running) > self.limits.in_flight:
+            raise GatewayFault("overloaded")
+        if self.stopping:
+            raise GatewayFault("shutting_down")
+        return call, plan
+
+    async def _attempt(self, exchange: Exchange, draft: Draft, call: Call, plan: tuple[Target, ...]) -> Relay:
+        """Try the targets in turn; give the relay of the one that answered, or of the last that failed.
+
+        Raises the last fault when no target was ever reached.
+        """
+        last = plan[-1]
+        for target in plan:
+            draft.target = target
+            try:
+                relay = await self._try(exchange, draft, call, target)
+            except Fault as fault:
+                draft.attempts.append(attempt_of(draft, target, fault=fault))
+                if target is last or not fault.retryable or exchange.disconnected:
+                    raise
+                continue
+            fault = self._fault_of(relay)
+            self._note_attempt(draft, target, relay, fault)
+            if fault is None or target is last or not fault.retryable or relay.begun or exchange.disconnected:
+                return relay
+            self._relays.discard(relay)
+        raise AssertionError("a plan is never empty")
+
+    async def _try(self, exchange: Exchange, draft: Draft, call: Call, target: Target) -> Relay:
+        """One attempt at one target, to its end. Raises a fault only when nothing was sent."""
+        provider = target.provider
+        own = exchange.principal.provider_key(provider.name) if exchange.principal is not None else None
+        draft.byok = own is not None
+        credential = provider.credential_of(own.secret) if own is not None else provider.credential
+        outgoing = exchange.surface.prepare(call, target.model)
+        head = b"".join(
+            (
+                b"POST ",
+                provider.base_path.encode(),
+                outgoing.path.encode(),
+                b" HTTP/1.1\r\n",
+                provider.host_line,
+                credential,
+                b"accept-encoding: identity\r\n",
+                *_forwarded(exchange.headers, provider.fields),
+                b"content-type: ",
+                outgoing.content_type.encode(),
+                b"\r\ncontent-length: %d\r\n\r\n" % len(outgoing.body),
+            )
+        )
+        connection = self.pool.take(provider) or await self.pool.connect(provider)
+        if exchange.disconnected:
+            connection.abort()
+            raise CallerFault("client_disconnected")
+        relay = Relay(
+            exchange,
+            call,
+            provider,
+            self._loop.create_future(),
+            keeps=draft.policy is CapturePolicy.FULL,
+            held_max=self.limits.answer_bytes_held,
+            capture_max=self._parts.capture_bytes_max,
+        )
+        if draft.slot == NO_SLOT:
+            self._intend(draft, call, target)
+        now = time.monotonic_ns()
+        relay.first_lines = [
+            _id_lines(draft.request_id),
+            b"server-timing: gw;dur=%.3f, ledger;dur=%.3f\r\n"
+            % ((now - draft.arrived_ns) / 1e6, draft.intent_ns / 1e6),
+        ]
+        self._relays.add(relay)
+        relay.dispatch(connection, head, outgoing.body, now)
+        await relay.done
+        return relay
+
+    def _intend(self, draft: Draft, call: Call, target: Target) -> None:
+        """Write the intent. Raises :class:`GatewayFault` when the ledger cannot take this call."""
+        began = time.monotonic_ns()
+        draft.slot = self._parts.ledger.admit(
+            Intent(
+                request_id=draft.request_id,
+                created_at_ms=draft.arrived_ms,
+                team_id=draft.team_id,
+                app_id=draft.app_id,
+                key_id=draft.key_id,
+                endpoint=draft.endpoint,
+                model_id=target.model_id,
+                requested_model=call.model,
+                provider=target.provider.name,
+                stream=call.stream,
+                byok=draft.byok,
+            )
+        )
+        self.counters.admitted += 1
+        draft.intent_ns = time.monotonic_ns() - began
+
+    # Settling.
+
+    async def _settle_answer(self, exchange: Exchange, draft: Draft, relay: Relay) -> None:
+        """Record an attempt that was dispatched, then let its answer (or its error) go."""
+        fault = self._fault_of(relay)
+        now = time.monotonic_ns()
+        status = self._client_status(relay, fault)
+        record = record_of(draft, status=status, fault=fault, relay=relay, reading=relay.reading(), now_ns=now)
+        try:
+            await self._parts.ledger.settle(self._settlement(draft, record, relay))
+        except GatewayFault as unavailable:
+            fault = unavailable
+        self.counters.settled += 1
+        self._finish(exchange, draft, relay, record, fault, time.monotonic_ns() - now)
+        if relay.over:
+            self._relays.discard(relay)
+
+    def _finish(
+        self, exchange: Exchange, draft: Draft, relay: Relay, record: Record, fault: Fault | None, waited_ns: int
+    ) -> None:
+        """The record is durable (or ``fault`` says it is not): the client's last bytes."""
+        lines = [
+            _id_lines(draft.request_id),
+            b"x-cost-nanos: %d\r\nserver-timing: gw;dur=%.3f, upstream;dur=%.3f, ledger;dur=%.3f\r\n"
+            % (record.cost_nanos, record.gateway_ms or 0.0, record.generation_ms, (draft.intent_ns + waited_ns) / 1e6),
+        ]
+        if fault is None or exchange.disconnected:
+            relay.release(lines)
+        elif relay.fault is None and fault.branch != "gateway" and not _unreadable(relay):
+            relay.release(lines)  # the provider's own error, in the provider's own words
+        elif relay.begun:
+            relay.break_off(exchange.surface.render_stream_error(fault, draft.request_id))
+        else:
+            self._answer_fault(exchange, fault, draft.request_id, _retry_after(relay))
+
+    async def _settle_refusal(self, exchange: Exchange, draft: Draft, fault: Fault) -> None:
+        """Record a call that no provider answered, then say so. Without a ledger the answer is all there is."""
+        record = self._refusal_record(exchange, draft, fault)
+        self.counters.refused += 1
+        try:
+            await self._parts.ledger.settle(self._settlement(draft, record, None))
+        except GatewayFault as unavailable:
+            fault = unavailable
+        if draft.slot != NO_SLOT:
+            self.counters.settled += 1
+        self._answer_fault(exchange, fault, draft.request_id, [])
+
+    def _refusal_record(self, exchange: Exchange, draft: Draft, fault: Fault) -> Record:
+        status = 499 if exchange.disconnected else fault.status
+        now = time.monotonic_ns()
+        return record_of(draft, status=status, fault=fault, relay=None, reading=_NOTHING_READ, now_ns=now)
+
+    def _settlement(self, draft: Draft, record: Record, relay: Relay | None) -> Settlement:
+        """What the ledger is handed. Bodies too large to keep are left out whole: half a body replays nothing."""
+        capture, state = None, CaptureState.NOT_CAPTURED
+        call = draft.call
+        if draft.policy is CapturePolicy.FULL and call is not None:
+            room = self._parts.capture_bytes_max
+            if len(call.body) > room or (relay is not None and (relay.too_large or relay.size > room)):
+                state = CaptureState.TOO_LARGE
+            else:
+                capture = _capture(call, relay)
+        return Settlement(draft.slot, record, draft.policy, capture, draft.arrived_ms, state)
+
+    def _charge(self, draft: Draft, target: Target, reading: Reading) -> Charge:
+        return self._parts.book().price(
+            target.provider.prices,
+            target.model,
+            reading.usage,
+            draft.arrived_ms,
+            service_tier=reading.service_tier,
+            team_id=draft.team_id,
+            native_model=reading.native_model,
+        )
+
+    def _note_attempt(self, draft: Draft, target: Target, relay: Relay, fault: Fault | None) -> None:
+        """Add an ended attempt and what it cost. A provider that refused without usage charged nothing."""
+        reading = relay.reading()
+        charge = None
+        if fault is None or relay.begun or reading.usage.source is not UsageSource.ABSENT:
+            charge = self._charge(draft, target, reading)
+            draft.charges.append(charge)
+        draft.attempts.append(attempt_of(draft, target, relay, fault, reading, charge))
+
+    def _fault_of(self, relay: Relay) -> Fault | None:
+        """What went wrong with an attempt, as the record says it: on the way, in its status, or inside its body."""
+        if relay.fault is not None:
+            return relay.fault
+        reading = relay.reading()
+        if relay.status >= 300:
+            return fault_of(relay.status, reading.error_message)
+        if reading.error_code is not None:
+            branch, _, code = reading.error_code.partition(":")
+            kind = UpstreamFault if branch == "upstream" else CallerFault
+            return kind(code if code in kind.kinds else "stream_error", reading.error_message)
+        if not reading.complete and reading.finish_reason is None:
+            return UpstreamFault("truncated")
+        return None
+
+    def _client_status(self, relay: Relay, fault: Fault | None) -> int:
+        """What the client gets: 499 when it left, the provider's status where that passes through, ours otherwise."""
+        if fault is None or fault.status == 499 or not relay.status:
+            return relay.status if fault is None else fault.status
+        if relay.begun or (relay.fault is None and not _unreadable(relay)):
+            return relay.status
+        return fault.status
+
+    # Answers without a provider.
+
+    def _turn_away(self, exchange: Exchange) -> None:
+        """No key that is known here: an answer, no record."""
+        self.counters.unrecorded += 1
+        fault = exchange.fault or CallerFault("unauthorized")
+        self._answer_fault(exchange, fault, self._parts.ids.next(), [])
+
+    def _answer_fault(self, exchange: Exchange, fault: Fault, request_id: str, lines: list[bytes]) -> None:
+        media_type, body = exchange.surface.render_error(fault, request_id)
+        fields = [b"content-type: %b\r\n" % media_type.encode(), *lines]
+        if request_id:
+            fields.append(_id_lines(request_id))
+        fields += [b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in fault.headers]
+        status = fault.status if fault.status != 499 else 400
+        exchange.respond(status, fields, body)
+
+    # What the server asks.
+
+    def surface_of(self, path: bytes, method: bytes) -> Surface | None:
+        """The surface that serves ``path``; None for the control plane's. A POST that is neither's is a call astray."""
+        known = self._paths.get(path, _UNSEEN)
+        if known is _UNSEEN:
+            text = path.decode("latin-1")
+            known = self._parts.find_surface(text)
+            if known is None and text.startswith("/v1") and not self._parts.is_control(text):
+                known = self._parts.unknown_surface(text)
+            if len(self._paths) < PATHS_MAX:
+                self._paths[path] = known
+        return known if method == b"POST" or known is None or known.name != UNKNOWN else None
+
+    def connection_opened(self, protocol: ServerProtocol) -> bool:
+        """Count a connection; False when it is one too many."""
+        self._connections.add(protocol)
+        mine = self._per_client.get(protocol.peer, 0) + 1
+        self._per_client[protocol.peer] = mine
+        return len(self._connections) <= self.limits.connections and mine <= self.limits.connections_per_client
+
+    def connection_closed(self, protocol: ServerProtocol) -> None:
+        """Forget a connection."""
+        self._connections.discard(protocol)
+        mine = self._per_client.get(protocol.peer, 1) - 1
+        if mine:
+            self._per_client[protocol.peer] = mine
+        else:
+            self._per_client.pop(protocol.peer, None)
+
+    # Time and ending.
+
+    def start(self) -> None:
+        """Begin the sweep of deadlines."""
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    async def stop(self, seconds: float) -> None:
+        """Let what is under way end for at most ``seconds``, then break it off; every call is settled on return."""
+        self.stopping = True
+        if self._running:
+            self._idle = self._loop.create_future()
+            await asyncio.wait((self._idle,), timeout=seconds)
+            for relay in list(self._relays):
+                relay.on_fault(GatewayFault("interrupted"))
+            if self._running:
+                await self._idle
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self.pool.close()
+
+    def _sweep(self) -> None:
+        now_ns = time.monotonic_ns()
+        for relay in list(self._relays):
+            relay.check(now_ns)
+            if relay.over:
+                self._relays.discard(relay)
+        now = self._loop.time()
+        for protocol in list(self._connections):
+            protocol.check(now)
+        self.pool.sweep(60.0)
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls whose story has not ended."""
+        return len(self._running)
+
+    # Inside.
+
+    def _draft(self, exchange: Exchange) -> Draft | None:
+        """The beginning of a record, or None when nobody known asks (an expired or revoked key is known)."""
+        principal, fault = exchange.principal, exchange.fault
+        if principal is not None:
+            team_id, key_id = principal.team_id, principal.key_id
+        elif isinstance(fault, KeyRefused) and fault.team_id is not None and fault.key_id is not None:
+            team_id, key_id = fault.team_id, fault.key_id
+        else:
+            return None
+        if team_id == ALL_TEAMS:
+            return None
+        draft = Draft(self._parts.ids.next(), team_id, key_id, exchange.path, exchange.arrived_ms, exchange.arrived_ns)
+        headers = exchange.headers
+        draft.policy = self._parts.capture_default
+        if principal is not None:
+            draft.app_id = app_of(principal, headers)
+            draft.policy = policy.strictest(draft.policy, principal.capture)
+        draft.replay_of = replay_of(headers)
+        return draft
+
+
+def _capture(call: Call, relay: Relay | None) -> Capture:
+    """The bodies of a call, the response in the chunks it came in when it was a stream."""
+    if relay is None:
+        return Capture(call.body, call.content_type, call.replayable, b"", "", 0, ())
+    streamed = relay.way is Way.STREAM
+    return Capture(
+        call.body,
+        call.content_type,
+        call.replayable,
+        tuple(relay.chunks) if streamed else relay.body(),
+        relay.content_type.decode("latin-1"),
+        relay.status,
+        tuple(relay.offsets_us) if streamed else (),
+    )
+
+
+def _forwarded(headers: dict[bytes, bytes], fields: tuple[tuple[bytes, bytes], ...]) -> list[bytes]:
+    """The client's header lines that travel on, and the provider's own where the client said nothing."""
+    lines = [b"%b: %b\r\n" % (name, value) for name, value in headers.items() if name in FORWARDED]
+    for name, value in fields:
+        if name not in FORWARDED or name not in headers:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return lines
+
+
+def _id_lines(request_id: str) -> bytes:
+    encoded = request_id.encode()
+    return b"x-request-id: %b\r\nrequest-id: %b\r\nx-generation-id: %b\r\n" % (encoded, encoded, encoded)
+
+
+def _unreadable(relay: Relay) -> bool:
+    """Whether a provider's error is nothing an SDK can read (empty, or a page), so that ours is clearer."""
+    if relay.status < 300:
+        return False
+    if relay.status < 400:
+        return True
+    body = relay.body()
+    return not body.strip() or relay.content_type.startswith(b"text/html") or body.lstrip()[:1] == b"<"
+
+
+def _retry_after(relay: Relay) -> list[bytes]:
+    return [b"retry-after: %b\r\n" % value for name, value in relay.fields if name.lower() == b"retry-after"]
+
+
+def _retrieved(future: asyncio.Future[None]) -> None:
+    """The ledger has counted and logged its failure already; here it only must not go unretrieved."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,360 @@
+"""The server side of the hot path: uvicorn's httptools protocol, with the inference routes served on the transport.
+
+uvicorn stays the host (TLS, signals, keep-alive, the ASGI control plane). This class steps in once per request, when
+the head is complete: a path that belongs to a surface becomes an :class:`~counterfoil.gateway.exchange.Exchange` and
+never sees ASGI; everything else goes on as uvicorn made it.
+
+Rules of the house:
+
+- The key is checked as soon as the head is there, so a stranger cannot make us hold a body.
+- A refused request is answered at once, even while its body is still arriving; the rest of the body is then read and
+  dropped for a moment, because closing with unread data would reset the connection and lose the answer.
+- Nothing here owns a timer per request. Every wait has a deadline, and one sweep a fifth of a second looks at them all.
+- Requests of one connection are answered in their order; a second one waits for its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.config import Config as UvicornConfig
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from counterfoil.errors import CallerFault, Fault, GatewayFault
+from counterfoil.gateway.exchange import Exchange
+from counterfoil.tenancy.keys import KeyKind
+from counterfoil.wire.http1 import CONTINUE, STATUS_LINES
+
+if TYPE_CHECKING:
+    from counterfoil.gateway.run import Gateway
+
+LINGER_SECONDS = 2.0
+"""How long the rest of a refused body is read and dropped before the connection closes."""
+
+LINGER_BYTES_MAX = 64 * 1024 * 1024
+
+_KEY_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
+_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type", *_KEY_HEADERS})
+"""Headers whose second appearance makes a request ambiguous: two readers could each believe another one."""
+
+
+def key_text(headers: dict[bytes, bytes]) -> str:
+    """The API key in any of the four header forms, or an empty text."""
+    value = headers.get(b"authorization")
+    if value is not None and value[:7].lower() == b"bearer ":
+        return value[7:].strip().decode("latin-1")
+    for name in _KEY_HEADERS:
+        value = headers.get(name)
+        if value is not None:
+            return value.strip().decode("latin-1")
+    return ""
+
+
+class ServerProtocol(HttpToolsProtocol):
+    """A client's connection. ``gateway`` is bound when the protocol factory is made."""
+
+    parser: Any  # None once the connection is lost, which uvicorn's own annotation leaves out
+    cycle: Any  # uvicorn's RequestResponseCycle, or an Exchange of ours; None before the first request
+    pipeline: Any
+
+    def __init__(
+        self,
+        config: UvicornConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        gateway: Gateway,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.gateway = gateway
+        self.limits = gateway.limits
+        self.deadline = 0.0  # loop time; 0 means none
+        self.head_size = 0
+        self.in_head = False
+        self.lingering = 0
+        self.peer = ""
+        self.hot: Exchange | None = None  # the exchange whose body is arriving
+
+    # The connection.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", transport))
+        self.peer = self.client[0] if self.client else ""
+        self.deadline = self.loop.time() + self.limits.header_seconds
+        if not self.gateway.connection_opened(self):
+            self._refuse_connection()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gateway.connection_closed(self)
+        cycle = self.cycle
+        hot = self.hot
+        if hot is not None and not hot.complete_body and hot.fault is None:
+            # The body never came whole. Somebody may still be there to read why (a half-closed socket is not).
+            hot.disconnected = True
+            hot.fault = CallerFault("incomplete_body")
+            self._launch(hot)
+        waiting = [entry for entry, _ in self.pipeline if isinstance(entry, Exchange)]
+        if isinstance(cycle, Exchange):
+            waiting.append(cycle)
+        for exchange in waiting:
+            if not exchange.response_complete:
+                exchange.client_gone()
+        self.hot = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.lingering:
+            self.lingering += len(data)
+            if self.lingering > LINGER_BYTES_MAX:
+                self.transport.close()
+            return
+        if self.in_head:
+            self.head_size += len(data)
+        elif self.hot is None and (self.cycle is None or self.cycle.response_complete):
+            self._unset_keepalive_if_required()
+            self.head_size = len(data)
+            self.deadline = self.loop.time() + self.limits.header_seconds
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._reject(CallerFault("invalid_http", "This server speaks HTTP/1.1 only."))
+        except httptools.HttpParserError:
+            self._reject(CallerFault("invalid_http"))
+        else:
+            if self.in_head and self.head_size > self.limits.header_bytes:
+                self._reject(CallerFault("headers_too_large"))
+
+    def eof_received(self) -> bool | None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as asyncio has it
+        """A client that stops in the middle of its body may still read why that does not work."""
+        if self.hot is None or self.hot.fault is not None:
+            return None
+        self._refuse(self.hot, CallerFault("incomplete_body"))
+        return True
+
+    # The parser's callbacks.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.hot = None
+        self.in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.in_head = False
+        headers = dict(self.headers)
+        fault = self._head_fault(headers)
+        target = self.url
+        raw_path, _, query = target.partition(b"?")
+        surface = (
+            None if fault is not None and not headers else self.gateway.surface_of(raw_path, self.parser.get_method())
+        )
+        if surface is None and fault is None:
+            self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
+            self.deadline = 0.0
+            super().on_headers_complete()
+            return
+        if surface is None:
+            surface = self.gateway.fallback_surface
+        path = raw_path.decode("latin-1")
+        exchange = Exchange(
+            self,
+            self.parser.get_method().decode("ascii"),
+            unquote(path) if "%" in path else path,
+            query.decode("latin-1"),
+            headers,
+            surface,
+            time.time_ns() // 1_000_000,
+            time.monotonic_ns(),
+        )
+        exchange.http10 = self.parser.get_http_version() == "1.0"
+        exchange.keep_alive = self.parser.should_keep_alive() and not self.gateway.stopping
+        self._open(exchange, fault)
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self.hot
+        if exchange is None:
+            if isinstance(self.cycle, Exchange):
+                return  # the rest of a request that was refused
+            super().on_body(body)
+            return
+        if exchange.fault is not None:
+            return
+        exchange.body_size += len(body)
+        if exchange.body_size > self.limits.body_bytes:
+            self._refuse(exchange, CallerFault("payload_too_large", self._too_large()))
+            return
+        exchange.parts.append(body)
+
+    def on_message_complete(self) -> None:
+        exchange = self.hot
+        if exchange is None:
+            if not isinstance(self.cycle, Exchange):
+                super().on_message_complete()
+            return
+        self.hot = None
+        exchange.complete_body = True
+        self.deadline = 0.0
+        if exchange.fault is None:
+            self._launch(exchange)
+
+    # uvicorn's other hooks.
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Start what waited in the pipeline: ours goes to the gateway, the rest to ASGI."""
+        if not isinstance(cycle, Exchange):
+            super()._start_asgi_task(cycle, app)
+            return
+        cycle.turn = True
+        if cycle.complete_body or cycle.fault is not None:
+            self._launch(cycle)
+
+    def shutdown(self) -> None:
+        """Finish what is under way, then close; uvicorn calls this once when the server stops."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if isinstance(self.cycle, Exchange) and self.cycle.listener is not None:
+            self.cycle.listener.on_client_slow()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if isinstance(self.cycle, Exchange) and self.cycle.listener is not None:
+            self.cycle.listener.on_client_ready()
+
+    # Ours.
+
+    def on_exchange_complete(self, exchange: Exchange) -> None:
+        """``exchange`` has been answered: next request, keep-alive, or goodbye."""
+        if exchange is self.hot:
+            self.hot = None
+        if not exchange.complete_body:
+            self._linger()
+            return
+        if not exchange.keep_alive or self.gateway.stopping:
+            self.transport.close()
+            return
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self.flow.resume_reading()
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self.deadline = self.loop.time() + self.limits.keep_alive_seconds
+
+    def check(self, now: float) -> None:
+        """Called by the sweep: act on a deadline that has passed (``now`` in loop time)."""
+        if not self.deadline or now < self.deadline:
+            return
+        self.deadline = 0.0
+        if self.hot is not None and not self.lingering:
+            self._refuse(self.hot, CallerFault("request_timeout"))
+        elif self.in_head and self.head_size and not self.lingering:
+            self._reject(CallerFault("request_timeout"))
+        else:
+            self.transport.close()
+
+    def _open(self, exchange: Exchange, fault: Fault | None) -> None:
+        """Take up a request whose head is complete."""
+        earlier = self.cycle
+        self.cycle = exchange
+        self.hot = exchange
+        if earlier is not None and not earlier.response_complete:
+            exchange.turn = False
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, None))
+        fault = fault or self._refusal(exchange)
+        if fault is not None:
+            self._refuse(exchange, fault)
+            return
+        self.deadline = self.loop.time() + self.limits.body_seconds
+        if exchange.headers.get(b"expect", b"").lower() == b"100-continue" and exchange.turn:
+            self.transport.write(CONTINUE)
+
+    def _refusal(self, exchange: Exchange) -> Fault | None:
+        """Why this request is refused before its body is read, if it is. The key is checked first."""
+        try:
+            exchange.principal = self.gateway.authenticate(key_text(exchange.headers))
+        except Fault as fault:
+            return fault
+        if exchange.principal.kind is not KeyKind.INFERENCE:
+            return CallerFault("forbidden", "A management key cannot call models; use an inference key (cf_sk_…).")
+        if exchange.method != "POST":
+            return CallerFault("method_not_allowed", headers=(("allow", "POST"),))
+        headers = exchange.headers
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            return CallerFault("unsupported_encoding")
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > self.limits.body_bytes:
+            return CallerFault("payload_too_large", self._too_large())
+        return None
+
+    def _head_fault(self, headers: dict[bytes, bytes]) -> Fault | None:
+        """What makes a head unacceptable although llhttp parsed it."""
+        if len(headers) != len(self.headers):
+            names = [name for name, _ in self.headers]
+            twice = next((name for name in _ONCE if names.count(name) > 1), None)
+            if twice is not None:
+                return CallerFault("invalid_http", f"The header {twice.decode()} appears twice.")
+        if b"host" not in headers and self.parser.get_http_version() == "1.1":
+            return CallerFault("invalid_http", "An HTTP/1.1 request needs a Host header.")
+        if b"transfer-encoding" in headers and (
+            b"content-length" in headers or headers[b"transfer-encoding"].lower() != b"chunked"
+        ):
+            return CallerFault("invalid_http", "The framing of the request body is ambiguous.")
+        return None
+
+    def _refuse(self, exchange: Exchange, fault: Fault) -> None:
+        """Answer ``exchange`` with ``fault``; what is left of its body is dropped."""
+        exchange.fault = fault
+        exchange.parts.clear()
+        if fault.short_code in ("invalid_http", "request_timeout"):
+            exchange.keep_alive = False
+        self._launch(exchange)
+
+    def _launch(self, exchange: Exchange) -> None:
+        if exchange.turn and exchange.task is None:
+            exchange.task = self.loop.create_task(self.gateway.run(exchange))
+
+    def _reject(self, fault: Fault) -> None:
+        """Answer bytes that are no request, and close. There is no key yet, so there is no record."""
+        self.hot = None
+        self.gateway.counters.rejected += 1
+        if not self.transport.is_closing():
+            media_type, body = self.gateway.fallback_surface.render_error(fault, "")
+            self._write_closing(fault.status, media_type, body)
+
+    def _refuse_connection(self) -> None:
+        self.lingering = 1
+        media_type, body = self.gateway.fallback_surface.render_error(GatewayFault("too_many_connections"), "")
+        self._write_closing(503, media_type, body)
+
+    def _write_closing(self, status: int, media_type: str, body: bytes) -> None:
+        self.transport.write(
+            b"%bcontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (STATUS_LINES[status], media_type.encode(), len(body), body)
+        )
+        self._linger()
+
+    def _linger(self) -> None:
+        """Read and drop for a moment, then close: the answer must not be lost to a reset."""
+        self.lingering = 1
+        self.deadline = self.loop.time() + LINGER_SECONDS
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def _too_large(self) -> str:
+        return f"The request body is larger than the {self.limits.body_bytes} bytes this gateway accepts."

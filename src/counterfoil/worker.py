@@ -1,0 +1,55 @@
+"""One worker process of several: ``python -m counterfoil.worker SOCKET_FD INDEX``, started by the supervisor only.
+
+Standard input is the lifeline: the configuration first, then silence, then its end when the parent is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+
+import msgspec
+import uvloop
+
+from counterfoil import compose
+from counterfoil.config.model import Config
+from counterfoil.errors import ConfigError
+from counterfoil.folder import DataFolder
+from counterfoil.process.logs import configure
+from counterfoil.process.pauses import tame_collector
+from counterfoil.process.supervisor import read_config
+
+_STDIN = 0
+
+
+async def run(config: Config, listener: socket.socket) -> None:
+    """Serve until told to stop, by signal or by the end of the lifeline."""
+    host = await compose.serve(config, DataFolder.existing(config.data))
+    asyncio.get_running_loop().add_reader(_STDIN, _on_lifeline, host)
+    tame_collector()
+    await host.serve(sockets=[listener])
+
+
+def _on_lifeline(host: compose.Host) -> None:
+    if not os.read(_STDIN, 1):
+        asyncio.get_running_loop().remove_reader(_STDIN)
+        host.stop()
+
+
+def main() -> int:
+    """Run a worker; give its exit status."""
+    config = msgspec.json.decode(read_config(_STDIN), type=Config)
+    configure(config.log)
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        uvloop.run(run(config, listener))
+    except ConfigError as error:
+        sys.stderr.write(f"counterfoil: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
