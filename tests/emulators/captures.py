@@ -24,6 +24,7 @@ class Capture(NamedTuple):
     number: int
     host: str
     path: str
+    query: str
     request: Any
     status: int
     content_type: str
@@ -32,7 +33,7 @@ class Capture(NamedTuple):
     @property
     def name(self) -> str:
         """A short name for reports: the line's number, the provider's host and the last part of the path."""
-        return f"{self.number}-{self.host.split('.')[-2]}-{self.path.rsplit('/', 1)[-1]}"
+        return f"{self.number}-{self.host.split('.')[-2:][0]}-{self.path.rsplit('/', 1)[-1]}"
 
 
 @cache
@@ -48,5 +49,12 @@ def _capture(number: int, line: dict[str, Any]) -> Capture:
     answer = line["response"]
     body = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
     return Capture(
-        number, line["host"], line["path"], line["request"], line["status"], line["content_type"], body.encode()
+        number,
+        line["host"],
+        line["path"],
+        line["query"] or "",
+        line["request"],
+        line["status"],
+        line["content_type"],
+        body.encode(),
     )
