@@ -8,6 +8,7 @@ where a rule of the operator names teams.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -16,7 +17,7 @@ from msgspec import Struct
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.catalog import Lists
 from counterfoil.pricing.charging import price_usage
-from counterfoil.pricing.overlay import NO_OVERLAY, Overlay
+from counterfoil.pricing.overlay import NO_OVERLAY, Overlay, Serves
 from counterfoil.pricing.plan import Plan, Query, make_plan
 from counterfoil.pricing.rates import encoder
 from counterfoil.record.charge import Charge, CostState
@@ -55,8 +56,17 @@ class PriceBook:
         self._earlier: dict[tuple[str | None, ...], list[Plan]] = {}
 
     @classmethod
-    def build(cls, catalog: bytes, overlay: Overlay = NO_OVERLAY) -> PriceBook:
-        """The book of a catalogue's canonical bytes and an operator's rules."""
+    def build(
+        cls, catalog: bytes, overlay: Overlay = NO_OVERLAY, providers: Mapping[str, str] | None = None
+    ) -> PriceBook:
+        """The book of a catalogue's canonical bytes and an operator's rules.
+
+        ``providers`` says whose list each configured provider charges (the configuration's ``prices:``); it becomes
+        part of the book, so that a record can be priced again from its provider's own name. The overlay's word wins.
+        """
+        serves = {name: Serves(prices) for name, prices in (providers or {}).items() if prices != name}
+        if serves:
+            overlay = msgspec.structs.replace(overlay, providers=serves | overlay.providers)
         return cls(encoder.encode(_Stored(FORMAT, msgspec.Raw(catalog), overlay)))
 
     def price(

@@ -60,6 +60,11 @@ class Lists:
         found = self._load(name)
         return None if found is None else found[0]
 
+    def models(self, name: str) -> list[str]:
+        """The models that a provider's own list prices and the provider still offers, in list order."""
+        found = self.provider(name)
+        return [] if found is None else [model.id for model in found.models if not model.deprecated]
+
     def find(self, provider: str, model: str) -> tuple[str, Model] | None:
         """The list that prices ``model`` at ``provider`` and its entry: the provider's own, else one it resells."""
         found = self._load(provider)

@@ -80,6 +80,11 @@ _INPUT_MEASURES = frozenset(
     | {"embeddings", "search_units", "audio_ms", "input_pixels"}
 )
 _OUTPUT_MEASURES = frozenset({"images", "output_audio_ms", "output_video_ms", "videos", "output_characters"})
+_TOOLS = frozenset(
+    {"web_searches", "web_fetches", "social_searches", "file_searches", "code_executions", "image_generations"}
+)
+KNOWN_METERS: Final = TOKEN_METERS | _INPUT_MEASURES | _OUTPUT_MEASURES | _TOOLS | {REQUESTS}
+"""Every meter that has a meaning here. Others are billed too, when a list names them."""
 _PARENTS = {"input_audio_ms": "audio_ms", "output_audio_ms": "audio_ms", "annotated_pages": "pages"}
 
 

@@ -68,10 +68,10 @@ class Window(Struct, frozen=True, omit_defaults=True):
     def label(self) -> str:
         """``01:00-04:00``, with the days where they matter."""
         clock = "-".join(f"{minute // 60:02d}:{minute % 60:02d}" for minute in (self.start, self.end))
-        return clock + "".join(f",{_DAYS[day]}" for day in self.days)
+        return clock + "".join(f",{DAY_NAMES[day]}" for day in self.days)
 
 
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class Entry(Struct, frozen=True, omit_defaults=True):
