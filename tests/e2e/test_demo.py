@@ -16,7 +16,7 @@ SECONDS_MAX = 110
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory, model_server: str) -> tuple[str, Path]:
-    """Give what the demonstration printed, and the folder it ran in. ``model_server`` only says that a model is here."""
+    """Give what the demonstration printed and where it ran; ``model_server`` says that there is a model."""
     assert model_server
     folder = tmp_path_factory.mktemp("demo")
     done = subprocess.run(COMMAND, cwd=folder, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)

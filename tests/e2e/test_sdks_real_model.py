@@ -68,7 +68,7 @@ def test_a_stream_is_recorded_as_it_was(gateway: Gateway, openai_client: openai.
 
 
 def test_the_captured_request_runs_again(gateway: Gateway, openai_client: openai.OpenAI) -> None:
-    """Posting ``replay_request`` to ``endpoint`` gives the seeded model's same text, and a record linked to the first."""
+    """Posting ``replay_request`` to ``endpoint`` gives the same text from a seeded model, and a linked record."""
     raw = openai_client.chat.completions.with_raw_response.create(model=MODEL, messages=QUESTION, **SEEDED)
     first = gateway.record(raw.headers["x-request-id"])
 
