@@ -1,8 +1,8 @@
 """Request and response bodies of the OpenAI chat protocol, sized to order and never twice the same.
 
-A store that keeps equal bodies once would look cheaper than it is if every call carried the same bytes, and a compressor
-would look better on `aaaa…` than on prose.  So the text is words drawn by a fixed seed, and each body has a place for
-a serial number.
+A store that keeps equal bodies once would look cheaper than it is if every call carried the same bytes, and a
+compressor would look better on `aaaa…` than on prose.  So the text is words drawn by a fixed seed, and each body has a
+place for a serial number.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Template:
 
 def prose(chars: int, seed: int = 7) -> str:
     """Pseudo-words of exactly `chars` characters; equal arguments give equal text."""
-    source = random.Random(seed)  # noqa: S311 - filler, not a secret
+    source = random.Random(seed)  # filler, not a secret
     parts: list[str] = []
     length = 0
     while length < chars:
@@ -95,7 +95,7 @@ def stream_frames(frames: int, words_per_frame: int = 1) -> list[bytes]:
     `frames` counts the content frames; before them comes the frame with the role, after them the finish reason, the
     usage and `[DONE]`.
     """
-    source = random.Random(11)  # noqa: S311 - filler, not a secret
+    source = random.Random(11)  # filler, not a secret
     events = [_frame({"role": "assistant", "content": "", "refusal": None}, None)]
     for _ in range(frames):
         words = " ".join(source.choice(_WORDS) for _ in range(words_per_frame))

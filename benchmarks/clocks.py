@@ -91,7 +91,7 @@ def count_instructions(pids: list[int], seconds: float) -> int | None:
     """User-mode instructions of the processes over a span, by `perf stat`; None where perf or its counter is absent."""
     command = ["perf", "stat", "-x,", "-e", "instructions:u", "-p", ",".join(map(str, pids)), "sleep", str(seconds)]
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 10)  # noqa: S603
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 10)
     except FileNotFoundError:
         return None
     count = ended.stderr.strip().split(",", 1)[0]

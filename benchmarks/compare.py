@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -73,3 +75,21 @@ def alternate(
                 rounds.append(round_)
                 tell(round_)
     return Series(tuple(rounds))
+
+
+@contextmanager
+def running(target: Target, upstream_port: int) -> Iterator[Target]:
+    """The target, started, and stopped at the end whatever happens."""
+    target.start(upstream_port)
+    try:
+        yield target
+    finally:
+        target.stop()
+
+
+def show_progress(round_: Round) -> None:
+    """One line on a terminal, written over itself; nothing elsewhere."""
+    if sys.stderr.isatty():
+        line = f"{round_.scenario} · {round_.target} · round {round_.number + 1}"
+        sys.stderr.write(f"\r{line:<78}\r")
+        sys.stderr.flush()

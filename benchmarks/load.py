@@ -115,7 +115,7 @@ class Generator:
         self._free: list[_Connection] = []
         self._waiting: deque[int] = deque()
         self._serial = plan.first_serial
-        self._random = random.Random(plan.seed)  # noqa: S311 - arrival times, not a secret
+        self._random = random.Random(plan.seed)  # arrival times, not a secret
         self._latency = array("q")
         self._first_byte = array("q")
         self._delays = array("q")
@@ -138,7 +138,7 @@ class Generator:
                     self._depart(next_ns)
                     next_ns += self._interval_ns()
                 wait = (min(next_ns, plan.until_ns) if plan.rate else plan.until_ns) - now
-            elif len(self._free) == len(self._open) and not self._waiting or now > last:
+            elif (len(self._free) == len(self._open) and not self._waiting) or now > last:
                 break
             else:
                 wait = 50_000_000

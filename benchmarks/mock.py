@@ -169,7 +169,8 @@ class Mock:
             return
         self.hits += 1
         # Clients write `stream` before or after the messages: both ends are searched, a long prompt is not.
-        stream = _STREAM.search(request, body_at, body_at + 512) or _STREAM.search(request, max(body_at, len(request) - 512))
+        tail_at = max(body_at, len(request) - 512)
+        stream = _STREAM.search(request, body_at, body_at + 512) or _STREAM.search(request, tail_at)
         if stream:
             self.streams += 1
             connection.next_frame = 0

@@ -9,6 +9,7 @@ has broken its promise; that fails the whole run.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from typing import Any, Final, Self
 from benchmarks import clocks
 from benchmarks.load import Outcome, Plan
 from benchmarks.mock import Behaviour
-from benchmarks.statistics import quantile
+from benchmarks.statistics import histogram, quantile
 from benchmarks.targets import LOAD_CORE, REPOSITORY, Target, end
 
 LEAD_S: Final = 0.15
@@ -29,6 +30,10 @@ LOAD_CORES_MAX: Final = 0.85
 # Below this share of the offered rate, the schedule was not kept.
 RATE_KEPT_MIN: Final = 0.98
 TARGET_CORES_BUSY: Final = 0.90
+WARM_ROUND_S: Final = 2.0
+WARM_ROUNDS_MAX: Final = 10
+# A round that is not at least 3 % cheaper than the one before says that the target is warm.
+WARM_ENOUGH: Final = 0.97
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,9 @@ class Round:
     first_byte_us: dict[str, float] = field(default_factory=dict[str, float])
     frame_delay_us: dict[str, float] = field(default_factory=dict[str, float])
     gap_excess_us: dict[str, float] = field(default_factory=dict[str, float])
-    split_us: dict[str, float] = field(default_factory=dict[str, float])
+    split_us: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    latency_histogram_us: dict[int, int] = field(default_factory=dict[int, int])
+    instructions_per_request: float | None = None
     rss_bytes: int = 0
     sent: int = 0
     failed: int = 0
@@ -96,9 +103,13 @@ class Round:
 
 
 class Bench:
-    """The mock and the generator, both on core 1; use as a context manager."""
+    """The mock and the generator, both on core 1; use as a context manager.
 
-    def __init__(self) -> None:
+    With `instructions` every round also counts user-mode instructions, where the machine lets perf do so.
+    """
+
+    def __init__(self, *, instructions: bool = False) -> None:
+        self._count_instructions = instructions
         with clocks.pinned({LOAD_CORE}):
             self._mock = _start("benchmarks.mock")
             self._generator = _start("benchmarks.load")
@@ -110,7 +121,9 @@ class Bench:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for process in (self._generator, self._mock):
             end(process)
             for pipe in (process.stdin, process.stdout):
@@ -126,17 +139,25 @@ class Bench:
         self._control("behave", asdict(scenario.behaviour))
         hits = self.hits()
         records = self._records[target.name] if target.name in self._records else target.records()
-        outcome, spent, rss = self._measure(target, scenario)
-        round_ = _figures(target, scenario, outcome, spent)
-        round_.rss_bytes = rss
+        round_ = self._measure(target, scenario)
         round_.mock_hits = self.hits() - hits
         after = target.records()
         round_.records = None if after is None or records is None else after - records
         self._records[target.name] = after
-        _judge(round_, scenario, outcome)
+        if round_.records is not None and round_.records != round_.mock_hits:
+            round_.broken = f"{round_.records} records for {round_.mock_hits} calls at the mock"
         return round_
 
-    def _measure(self, target: Target, scenario: Scenario) -> tuple[Outcome, dict[str, clocks.Spent], int]:
+    def warm(self, target: Target) -> None:
+        """Let a target compile, cache and connect until its cost no longer falls: Node takes more than ten seconds."""
+        last = math.inf
+        for _ in range(WARM_ROUNDS_MAX):
+            cost = self._measure(target, Scenario("warm", connections=32, window_s=WARM_ROUND_S)).cpu_us_per_request
+            if not cost or cost > last * WARM_ENOUGH:
+                return
+            last = cost
+
+    def _measure(self, target: Target, scenario: Scenario) -> Round:
         warm_s = LEAD_S + scenario.warm_s + (scenario.stream_s if scenario.stream else 0)
         from_ns = time.monotonic_ns() + int(warm_s * 1e9)
         until_ns = from_ns + int(scenario.window_s * 1e9)
@@ -159,11 +180,18 @@ class Bench:
         )
         _write(self._generator, plan)
         before = self._read(target, from_ns)
+        counted = self._count_instructions and target.pids()
+        instructions = clocks.count_instructions(target.pids(), scenario.window_s) if counted else None
         after = self._read(target, until_ns)
         rss = clocks.rss_bytes(target.pids())
         outcome = Outcome(**json.loads(_line(self._generator)))
         self._serial += outcome.sent
-        return outcome, {name: after[name].since(before[name]) for name in before}, rss
+        round_ = _figures(target, scenario, outcome, {name: after[name].since(before[name]) for name in before})
+        round_.rss_bytes = rss
+        if instructions and outcome.window_done:
+            round_.instructions_per_request = instructions / outcome.window_done
+        _judge(round_, scenario, outcome)
+        return round_
 
     def _read(self, target: Target, at_ns: int) -> dict[str, clocks.Reading]:
         groups = {"mock": [self._mock.pid], "generator": [self._generator.pid]}
@@ -173,7 +201,7 @@ class Bench:
 
     def _control(self, verb: str, document: dict[str, Any] | None) -> dict[str, Any]:
         body = json.dumps(document).encode() if document is not None else None
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/mock/{verb}", body, timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/mock/{verb}", body, timeout=10) as answer:
             return json.load(answer)
 
 
@@ -196,7 +224,8 @@ def _figures(target: Target, scenario: Scenario, outcome: Outcome, spent: dict[s
         first_byte_us=_quantiles(outcome.first_byte_ns),
         frame_delay_us=_quantiles(outcome.frame_delay_ns),
         gap_excess_us=_quantiles([abs(gap) for gap in outcome.gap_excess_ns]),
-        split_us={name: quantile(values, 0.5) for name, values in outcome.split_us.items()},
+        split_us={name: _quantiles([us * 1000 for us in values]) for name, values in outcome.split_us.items()},
+        latency_histogram_us=histogram([ns // 1000 for ns in outcome.latency_ns]),
         sent=outcome.sent,
         failed=outcome.failed,
         lost=outcome.lost,
@@ -217,19 +246,19 @@ def _judge(round_: Round, scenario: Scenario, outcome: Outcome) -> None:
     elif scenario.rate and outcome.window_done < offered * RATE_KEPT_MIN - 3 * offered**0.5:
         round_.void = f"{outcome.window_done} answers in a window of {offered:.0f} offered"
     if not scenario.rate and (load_cores >= LOAD_CORES_MAX or round_.target_cores < TARGET_CORES_BUSY):
-        round_.not_peak = f"the target used {round_.target_cores:.0%} of its core, the load {load_cores:.0%} of the other"
-    if round_.records is not None and round_.records != round_.mock_hits:
-        round_.broken = f"{round_.records} records for {round_.mock_hits} calls at the mock"
+        shares = f"the target used {round_.target_cores:.0%} of its core, the load {load_cores:.0%} of the other"
+        round_.not_peak = shares
 
 
 def _quantiles(samples_ns: list[int]) -> dict[str, float]:
     ordered = sorted(samples_ns)
-    return {name: quantile(ordered, share) / 1000 for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))}
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
+    return {name: quantile(ordered, share) / 1000 for name, share in shares.items()} if ordered else {}
 
 
 def _start(module: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", module]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY)  # noqa: S603
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY)
 
 
 def _write(process: subprocess.Popen[bytes], plan: Plan) -> None:

@@ -35,15 +35,27 @@ QUICK: Final = (
     replace(STREAMS, rate=200.0, window_s=1.0, behaviour=Behaviour(frames=49)),
     replace(ALONE, window_s=1.0),
 )
-FULL: Final = (PEAK, STEADY, STREAMS, ALONE, FEW_STREAMS, LONG_PROMPT, SLOW_UPSTREAM, LARGE_ANSWER)
+# What every target runs, and what only those run that can bear thousands of calls a second.
+FOR_ALL: Final = (PEAK, STREAMS, ALONE, FEW_STREAMS, LONG_PROMPT)
+FOR_FAST: Final = (STEADY, SLOW_UPSTREAM, LARGE_ANSWER)
+# P11: 1,000 streams at once, at a pace that the load can keep.
+MANY_STREAMS: Final = Scenario(
+    "1,000 streams",
+    rate=1000 / 4.2,
+    connections=1200,
+    stream=True,
+    window_s=2.0,
+    behaviour=Behaviour(frames=20, pace_ms=200),
+)
 
 
 def slowed(scenario: Scenario, per_second_max: float) -> Scenario:
     """The scenario at no more than 70 % of a slow target's peak; closed loops stay as they are.
 
-    Streams count as one call for each 64 frames relayed, so their rate falls with the target's peak as well.
+    A frame is taken to cost a tenth of a call, which held for every peer within a factor of two.
     """
     if not scenario.rate:
         return scenario
-    bound = per_second_max * (0.7 if not scenario.stream else 0.05)
-    return scenario if scenario.rate <= bound else replace(scenario, rate=max(bound, 0.5))
+    calls_each = 1 + scenario.frames / 10
+    bound = 0.7 * per_second_max / calls_each
+    return scenario if scenario.rate <= bound else replace(scenario, rate=bound)

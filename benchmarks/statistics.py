@@ -7,12 +7,15 @@ therefore promise far too narrow an interval.  Whole rounds are resampled instea
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 RESAMPLES: Final = 2000
 CONFIDENCE: Final = 0.95
+# Leading bits that a histogram keeps: buckets between 3 % and 6 % wide.
+BUCKET_BITS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,14 @@ def quantile(samples: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
+def histogram(samples: Sequence[int]) -> dict[int, int]:
+    """Counts by bucket; a bucket is named by its lower bound and about 5 % wide, so quantiles can be told again."""
+    counts: Counter[int] = Counter()
+    for sample in samples:
+        counts[_bucket(sample)] += 1
+    return dict(sorted(counts.items()))
+
+
 def median(values: Sequence[float]) -> float:
     """The middle value."""
     return quantile(values, 0.5)
@@ -50,10 +61,15 @@ def estimate(values: Sequence[float]) -> Estimate:
     return _bootstrap(values, median)
 
 
+def _bucket(sample: int) -> int:
+    kept_bits = max(0, sample.bit_length() - BUCKET_BITS)
+    return sample >> kept_bits << kept_bits
+
+
 def _bootstrap(values: Sequence[float], statistic: Callable[[Sequence[float]], float]) -> Estimate:
     if not values:
         return Estimate(0.0, 0.0, 0.0, 0)
-    source = random.Random(len(values))  # noqa: S311 - resampling, repeatable on purpose
+    source = random.Random(len(values))  # resampling, repeatable on purpose
     found = sorted(statistic(source.choices(values, k=len(values))) for _ in range(RESAMPLES))
     tail = (1 - CONFIDENCE) / 2
     return Estimate(statistic(values), quantile(found, tail), quantile(found, 1 - tail), len(values))

@@ -66,7 +66,7 @@ class Target(ABC):
         self._folder = Path(tempfile.mkdtemp(prefix=f"counterfoil-bench-{self.name}-"))
         command, environment = self.command(upstream_port, self._folder)
         with clocks.pinned({TARGET_CORE}), (self._folder / "output").open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -103,7 +103,7 @@ class Target(ABC):
         headers = {"Content-Type": "application/json", **self.headers}
         url = f"http://127.0.0.1:{self.port}{self.path}"
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as answer:  # noqa: S310
+            with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as answer:
                 return answer.status == 200 and b"chatcmpl-" in answer.read()
         except OSError:
             return False
@@ -152,7 +152,7 @@ class Nginx(Target):
         return "" if _nginx() else "nginx is not installed"
 
     def version(self) -> str:
-        ended = subprocess.run([_nginx(), "-v"], capture_output=True, text=True, check=False)  # noqa: S603
+        ended = subprocess.run([_nginx(), "-v"], capture_output=True, text=True, check=False)
         return ended.stderr.strip().rpartition("/")[2]
 
     def command(self, upstream_port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
@@ -209,12 +209,12 @@ class Counterfoil(Target):
         self._data = Path()
 
     def missing(self) -> str:
-        ended = subprocess.run([*self._program(), "serve", "--help"], capture_output=True, check=False)  # noqa: S603
+        ended = subprocess.run([*self._program(), "serve", "--help"], capture_output=True, check=False)
         return "" if ended.returncode == 0 else "counterfoil is not installed in this environment"
 
     def version(self) -> str:
         code = "import counterfoil; print(counterfoil.__version__)"
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
 
     def command(self, upstream_port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
         self._data = folder / "data"
@@ -244,7 +244,7 @@ class Counterfoil(Target):
 
     def _call(self, *arguments: str) -> str:
         command = [*self._program(), *arguments, "--data", str(self._data)]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode:
             raise TargetFailed(f"{' '.join(arguments)}: {ended.stdout[-500:]}{ended.stderr[-1500:]}")
         return ended.stdout
