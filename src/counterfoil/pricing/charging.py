@@ -34,21 +34,22 @@ def price_usage(sheet: Sheet, usage: Usage, book: str) -> Charge:
     nanos = 0
     weight = 0
     for slot, quantity in parts:
-        meter, price, size, rule, state, reason, bits, *_ = slot
+        size = slot.size
+        price = slot.price
         amount = amount_nanos(quantity, size, price)
         nanos += amount
-        weight |= bits
+        weight |= slot.weight
         lines.append(
             Line(
-                meter=meter,
+                meter=slot.meter,
                 quantity=quantity,
                 unit_size=size,
                 unit_price_nanos=price,
                 amount_nanos=amount,
-                rule_id=rule,
+                rule_id=slot.rule,
                 book=book,
-                state=state,
-                reason=reason,
+                state=slot.state,
+                reason=slot.reason,
             )
         )
     if weight == PRICED and nanos and not cut and usage.source is _REPORTED:
@@ -88,7 +89,7 @@ def _all_parts(sheet: Sheet, usage: Usage, meters: Mapping[str, int]) -> tuple[_
         slot = sheet.slot(meter)
         if slot.state is not LineState.UNPRICED:
             _add(beside, slot, quantity)
-            sides.add(m.direction(meter))
+            sides.add(slot.side)
     tokens: _Parts = []
     cut = False
     if not sheet.only_requests:
@@ -96,9 +97,10 @@ def _all_parts(sheet: Sheet, usage: Usage, meters: Mapping[str, int]) -> tuple[_
             cut = _input(sheet, usage.prompt_tokens, usage.prompt_tokens_details, tokens)
         if usage.completion_tokens and not ("output" in sides and sheet.output.weight == UNPRICED):
             cut |= _output(sheet, usage.completion_tokens, usage.completion_tokens_details, tokens)
-        reported = {m.direction(slot.meter) for slot, _ in tokens}
-        sides |= {m.direction(slot.meter) for slot, _ in tokens if slot.weight != UNPRICED}
-        beside += _uncovered(sheet, exclusive, sides, reported)
+        if len(beside) < len(exclusive):
+            reported = {slot.side for slot, _ in tokens}
+            sides |= {slot.side for slot, _ in tokens if slot.weight != UNPRICED}
+            beside += _uncovered(sheet, exclusive, sides, reported)
     if m.REQUESTS in sheet.priced and not meters.get(m.REQUESTS):
         _add(beside, sheet.slot(m.REQUESTS), 1)
     return [*tokens, *beside, *((fee, 1) for fee in sheet.fees)], cut
@@ -112,7 +114,7 @@ def _uncovered(
         slot = sheet.slot(meter)
         if slot.state is not LineState.UNPRICED or meter == m.REQUESTS:
             continue
-        side = m.direction(meter)
+        side = slot.side
         if side and (side in covered or (meter == m.EMBEDDINGS and side in reported)):
             continue
         yield slot, quantity
@@ -120,6 +122,8 @@ def _uncovered(
 
 def _exclusive(meters: Mapping[str, int]) -> list[tuple[str, int]]:
     """The nonzero meters by name, each less what more qualified names say (``images.high`` is in ``images``)."""
+    if len(meters) == 1:
+        return [item for item in meters.items() if item[1] > 0]
     found: list[tuple[str, int]] = []
     for name in sorted(meters):
         quantity = meters[name]
@@ -132,26 +136,58 @@ def _exclusive(meters: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _input(sheet: Sheet, total: int, details: dict[str, int] | UnsetType, parts: _Parts) -> bool:
-    """Add the input's parts; tell whether the details exceeded it."""
-    cached = 0
-    if details:
-        matters = sheet.input_details
-        for name, quantity in details.items():
-            if quantity and name in matters:
-                if name == "cached_tokens":
-                    cached = quantity
-                    continue
-                split = m.split_input(total, details, sheet.own)
-                _merge(sheet, split.cells, parts)
-                return split.cut
-    if cached:
-        read = min(cached, total)
-        if read < total:
-            _add(parts, sheet.input, total - read)
+    """Add the input's parts; tell whether the details exceeded it.
+
+    Nearly every call is plain, or reads and writes a cache; those are split here, in the order and with the result of
+    :func:`~counterfoil.pricing.meters.split_input`, which splits all the others.
+    """
+    if not details:
+        _add(parts, sheet.input, total)
+        return False
+    read = write = write_5m = write_1h = 0
+    matters = sheet.input_details
+    simple = True
+    for name, quantity in details.items():
+        if quantity and name in matters:
+            if name == "cached_tokens":
+                read = quantity
+            elif name == "cache_write_tokens":
+                write = quantity
+            elif name == "cache_write_5m_tokens":
+                write_5m = quantity
+            elif name == "cache_write_1h_tokens":
+                write_1h = quantity
+            else:
+                simple = False
+    write = max(write - write_5m - write_1h, 0)
+    plain = total - read - write - write_5m - write_1h
+    if not simple or plain < 0:
+        split = m.split_input(total, details, sheet.own)
+        _merge(sheet, split.cells, parts)
+        return split.cut
+    if plain:
+        _add(parts, sheet.input, plain)
+    if write or write_5m or write_1h:
+        _writes(sheet, write, write_5m, write_1h, parts)
+    if read:
         _add(parts, sheet.slot(m.CACHE_READ), read)
-        return cached > total
-    _add(parts, sheet.input, total)
     return False
+
+
+def _writes(sheet: Sheet, write: int, write_5m: int, write_1h: int, parts: _Parts) -> None:
+    slot = sheet.slot(m.CACHE_WRITE)
+    if write_5m:
+        slot_5m = sheet.slot(m.CACHE_WRITE_5M)
+        if slot_5m is slot:
+            write += write_5m
+        else:
+            if write:
+                _add(parts, slot, write)
+            slot, write = slot_5m, write_5m
+    if write:
+        _add(parts, slot, write)
+    if write_1h:
+        _add(parts, sheet.slot(m.CACHE_WRITE_1H), write_1h)
 
 
 def _output(sheet: Sheet, total: int, details: dict[str, int] | UnsetType, parts: _Parts) -> bool:

@@ -79,7 +79,8 @@ class Slot(NamedTuple):
     """How one line is made: its meter and the rate in force for this call.
 
     ``steps`` are graduated prices. ``weight`` says in bits what a line like this does to the charge: it is priced, it
-    is priced by a fallback, it is not priced. ``special`` slots make several lines, or another quantity.
+    is priced by a fallback, it is not priced; ``side`` is which side of the call the meter measures. ``special`` slots
+    make several lines, or another quantity.
     """
 
     meter: str
@@ -89,6 +90,7 @@ class Slot(NamedTuple):
     state: LineState
     reason: str | UnsetType = UNSET
     weight: int = PRICED
+    side: str = ""
     special: bool = False
     included: int = 0
     minimum: int = 0
@@ -152,14 +154,14 @@ class Sheet:
     def _beside(self, meter: str) -> Slot:
         for name in m.ancestors(meter):
             if name in self.priced:
-                return self._slots[name]._replace(meter=meter)
+                return self._slots[name]._replace(meter=meter, side=m.direction(meter))
         return self._missing(meter)
 
     def _missing(self, meter: str) -> Slot:
         if self.free:
-            return Slot(meter, 0, m.default_size(meter), self.free, LineState.PRICED)
+            return Slot(meter, 0, m.default_size(meter), self.free, LineState.PRICED, side=m.direction(meter))
         reason = self.reason or f"the price list has no rate for {meter}"
-        return Slot(meter, 0, m.default_size(meter), "", LineState.UNPRICED, reason, UNPRICED)
+        return Slot(meter, 0, m.default_size(meter), "", LineState.UNPRICED, reason, UNPRICED, m.direction(meter))
 
     def _stand_in(self, cell: str, rules: Mapping[str, Ruled]) -> Slot:
         for name in _SAME.get(cell, ()):
@@ -212,6 +214,7 @@ def _slot(meter: str, ruled: Ruled) -> Slot:
         state,
         reason,
         weight,
+        m.direction(meter),
         special=special,
         included=rate.included,
         minimum=rate.minimum,
