@@ -46,6 +46,7 @@ class Draft:
         "arrived_ms",
         "arrived_ns",
         "attempts",
+        "book",
         "byok",
         "call",
         "charges",
@@ -80,6 +81,7 @@ class Draft:
         self.slot = -1  # the intent's place in the journal; -1 while nothing was dispatched
         self.intent_ns = 0
         self.attempts: list[Attempt] = []
+        self.book: str | None = None  # the price book in force, once something was served
         self.charges: list[Charge] = []  # one for each attempt that consumed something
 
     def times(self, relay: Relay | None, now_ns: int) -> tuple[float, float]:
@@ -110,7 +112,10 @@ def attempt_of(
     reading: Reading | None = None,
     charge: Charge | None = None,
 ) -> Attempt:
-    """The attempt at ``target`` that just ended, numbered after the ones before it."""
+    """The attempt at ``target`` that just ended, numbered after the ones before it.
+
+    A first attempt that answered has no lines of its own: the record's are its, and are not written twice.
+    """
     dispatched = relay is not None and relay.dispatched_ns
     latency_ms, generation_ms = draft.times(relay, time.monotonic_ns()) if dispatched else (None, None)
     consumed = reading is not None and reading.usage.source is not UsageSource.ABSENT
@@ -126,8 +131,8 @@ def attempt_of(
         generation_ms=generation_ms,
         native_response_id=reading.native_response_id if reading is not None else None,
         usage=reading.usage if reading is not None and consumed else UNSET,
-        pricing_lines=charge.lines if charge is not None and consumed else UNSET,
-        cost_nanos=charge.nanos if charge is not None and consumed else UNSET,
+        pricing_lines=charge.lines if charge is not None and (draft.attempts or fault is not None) else UNSET,
+        cost_nanos=charge.nanos if charge is not None else UNSET,
     )
 
 
@@ -180,6 +185,7 @@ def record_of(
         session_id=draft.session_id if details else None,
         end_user=call.end_user if call is not None and details else None,
         tags=call.tags if call is not None and call.tags and details else UNSET,
+        book=draft.book,
     )
 
 

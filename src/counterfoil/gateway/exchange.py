@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from counterfoil.errors import Fault
 from counterfoil.surfaces.base import Surface
@@ -64,7 +64,7 @@ class Exchange:
 
     def __init__(
         self,
-        protocol: ServerProtocol,
+        protocol: ServerProtocol | None,
         method: str,
         path: str,
         query: str,
@@ -73,7 +73,7 @@ class Exchange:
         arrived_ms: int,
         arrived_ns: int,
     ) -> None:
-        self._protocol = protocol
+        self._protocol = cast("ServerProtocol", protocol)  # None only where every method that uses it is overridden
         self._chunked = False
         self.method = method
         self.path = path

@@ -324,7 +324,9 @@ class Gateway:
         return Settlement(draft.slot, record, draft.policy, capture, draft.arrived_ms, state)
 
     def _charge(self, draft: Draft, target: Target, reading: Reading) -> Charge:
-        return self._parts.book().price(
+        book = self._parts.book()
+        draft.book = book.digest
+        return book.price(
             target.provider.prices,
             target.model,
             reading.usage,

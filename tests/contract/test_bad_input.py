@@ -1,0 +1,295 @@
+"""Bad input: a clear error in the surface's shape, a record where the key is known, and nothing sent to a provider."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from emulators.gateway import Gateway
+from emulators.raw import RawClient, Reply, post
+from emulators.scripted import ScriptedUpstream, answer, chat_answer
+
+CHAT = "/v1/chat/completions"
+MESSAGES = "/v1/messages"
+GEMINI = "/v1beta/models/gemini-2.5-flash:generateContent"
+GOOD = b'{"model":"openai/gpt-4o-mini","messages":[{"role":"user","content":"Hi"}]}'
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    """Give a provider that answers every chat call."""
+    with ScriptedUpstream(answer(chat_answer())) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]:
+    """Give one gateway in front of it for the whole module."""
+    running = start_gateway(
+        {
+            "providers": {
+                "openai": {"base_url": upstream.base_url, "api_key": "k"},
+                "anthropic": {"base_url": upstream.base_url, "api_key": "k"},
+                "google": {"base_url": upstream.base_url.replace("/v1", "/v1beta"), "api_key": "k"},
+            },
+            "limits": {"body_bytes": 1 << 20, "header_bytes": 16 << 10, "header_seconds": 1, "body_seconds": 1},
+        }
+    )
+    yield running
+    running.stop()
+
+
+def ask(gateway: Gateway, request: bytes, *, half_close: bool = False) -> Reply:
+    """One request on a connection of its own, and its answer."""
+    with RawClient(gateway.port) as client:
+        client.send(request)
+        if half_close:
+            client.half_close()
+        return client.reply()
+
+
+def check_shape(path: str, reply: Reply) -> str:
+    """The error has the shape of its surface and carries the request id; gives its message."""
+    body = reply.json()
+    if path.startswith(MESSAGES):
+        assert body["type"] == "error"
+        assert body["request_id"] == reply.generation_id
+        return body["error"]["message"]
+    error = body["error"]
+    if path.startswith("/v1beta"):
+        assert error["code"] == reply.status
+        assert error["status"].isupper()
+        assert reply.generation_id in json.dumps(error)
+    else:
+        assert {"message", "type", "code", "param"} <= error.keys()
+        assert error["request_id"] == reply.generation_id
+    return error["message"]
+
+
+DEEP = b'{"model":"openai/gpt-4o-mini","messages":' + b"[" * 10_000 + b"]" * 10_000 + b"}"
+BAD_BODIES = {
+    "empty": (b"", "user:invalid_json"),
+    "not-json": (b"hello", "user:invalid_json"),
+    "cut": (GOOD[:-3], "user:invalid_json"),
+    "trailing": (GOOD + b"x", "user:invalid_json"),
+    "not-utf8": (GOOD.replace(b"Hi", b"\xff\xfe"), "user:invalid_json"),
+    "array": (b"[]", "user:not_an_object"),
+    "string": (b'"model"', "user:not_an_object"),
+    "null": (b"null", "user:not_an_object"),
+    "duplicate": (b'{"model":"openai/a","model":"openai/b","messages":[]}', "user:duplicate_key"),
+    "duplicate-escaped": (b'{"model":"openai/a","mod\\u0065l":"openai/b","messages":[]}', "user:duplicate_key"),
+    "deep": (DEEP, "user:nested_too_deeply"),
+}
+BAD_MODELS = {
+    "no-model": (b'{"messages":[]}', "user:model_required"),
+    "empty-model": (b'{"model":"","messages":[]}', "user:model_required"),
+    "model-type": (b'{"model":7,"messages":[]}', "user:invalid_field"),
+    "model-control": (b'{"model":"openai/a\\r\\nx: y","messages":[]}', "user:invalid_field"),
+    "model-surrogate": (b'{"model":"openai/\\ud800","messages":[]}', "user:invalid_field"),
+    "model-long": (b'{"model":"openai/' + b"m" * 300 + b'","messages":[]}', "user:invalid_field"),
+    "stream-type": (b'{"model":"openai/a","stream":"yes","messages":[]}', "user:invalid_field"),
+    "unknown": (b'{"model":"nowhere/a","messages":[]}', "user:model_not_found"),
+    "bare": (b'{"model":"gpt-4o-mini","messages":[]}', "user:model_not_found"),
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        *(pytest.param(CHAT, body, code, id=f"chat-{name}") for name, (body, code) in (BAD_BODIES | BAD_MODELS).items()),
+        *(pytest.param(MESSAGES, body, code, id=f"messages-{n}") for n, (body, code) in (BAD_BODIES | BAD_MODELS).items()),
+        *(pytest.param(GEMINI, body, code, id=f"gemini-{name}") for name, (body, code) in BAD_BODIES.items()),
+    ],
+)
+def test_a_bad_body_is_refused_and_recorded(
+    gateway: Gateway, upstream: ScriptedUpstream, path: str, body: bytes, code: str
+) -> None:
+    """The error names what is wrong in the surface's shape, the record says the same, and no provider was asked."""
+    if path == GEMINI and code == "user:duplicate_key":
+        body = b'{"contents":[],"contents":[]}'
+    seen = len(upstream.seen)
+    reply = ask(gateway, post(path, body, gateway.key()))
+    assert 400 <= reply.status < 500
+    assert check_shape(path, reply)
+    record = gateway.record(reply.generation_id)
+    assert record["error_code"] == code
+    assert record["status_code"] == reply.status
+    assert record["success"] is False
+    assert record["endpoint"] == path
+    assert record["provider"] == "none"
+    assert record["latency_ms"] == record["generation_ms"] >= 0
+    assert record["cost_nanos"] == 0
+    assert record["pricing_lines"] == []
+    assert len(upstream.seen) == seen
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, GEMINI])
+@pytest.mark.parametrize(
+    ("request_key", "reason"),
+    [(None, "missing"), ("sk-openai", "not a Counterfoil"), ("cf_sk_abcdefghijkl_" + "x" * 40, "mistyped")],
+    ids=["missing", "foreign", "damaged"],
+)
+def test_an_unknown_key_is_refused_without_a_record(
+    gateway: Gateway, path: str, request_key: str | None, reason: str
+) -> None:
+    """401 in the surface's shape; nobody's record."""
+    del reason
+    before = stats(gateway)["records"]
+    reply = ask(gateway, post(path, GOOD, request_key))
+    assert reply.status == 401
+    assert check_shape(path, reply)
+    assert gateway.look_up(reply.generation_id).status == 404
+    assert stats(gateway)["records"] == before
+
+
+def stats(gateway: Gateway) -> dict[str, int]:
+    """``ledger stats``, as the command line gives it."""
+    return json.loads(gateway.command("ledger", "stats", "--json").stdout)
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [(("revoke",), "revoked"), (("expire",), "expired")],
+    ids=["revoked", "expired"],
+)
+def test_a_key_that_was_good_is_refused_at_once_and_recorded(gateway: Gateway, how: tuple[str, ...], error: str) -> None:
+    """A revoked or expired key is known, so its call has a record that its team can read."""
+    made = json.loads(gateway.command("keys", "create", "--team", "acme", "--json").stdout)
+    assert ask(gateway, post(CHAT, GOOD, made["key"])).status == 200
+    gateway.command("keys", *how, made["key_id"])
+    reply = ask(gateway, post(CHAT, GOOD, made["key"]))
+    assert reply.status == 401
+    assert error in check_shape(CHAT, reply)
+    record = gateway.record(reply.generation_id)
+    assert (record["key_id"], record["error_code"]) == (made["key_id"], "user:unauthorized")
+
+
+@pytest.mark.parametrize(
+    "header", [{"x_api_key": ""}, {"x_goog_api_key": ""}, {"api_key": ""}], ids=["anthropic", "google", "azure"]
+)
+def test_the_key_may_come_in_any_sdks_header(gateway: Gateway, header: dict[str, str]) -> None:
+    """Each SDK sends the key its own way, and all are the same key."""
+    named = {name: gateway.key() for name in header}
+    assert ask(gateway, post(CHAT, GOOD, None, **named)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("request_of", "status", "code"),
+    [
+        (lambda key: post(CHAT, b"x" * (2 << 20), key), 413, "user:payload_too_large"),
+        (lambda key: post(CHAT, GOOD, key, content_encoding="gzip"), 415, "user:unsupported_encoding"),
+        (lambda key: post(CHAT, GOOD, key, content_type="multipart/form-data"), 415, "user:unsupported_media_type"),
+        (lambda key: post("/v1/nothing", GOOD, key), 404, "user:unsupported_endpoint"),
+        (lambda key: post(CHAT, GOOD, key, x_counterfoil_capture="all"), 400, "user:invalid_field"),
+        (lambda key: post(CHAT, b"", key).replace(b"POST", b"GET", 1), 405, "user:method_not_allowed"),
+        (lambda key: post(CHAT, b"", key).replace(b"POST", b"DELETE", 1), 405, "user:method_not_allowed"),
+    ],
+    ids=["too-large", "encoding", "media-type", "path", "capture", "get", "delete"],
+)
+def test_a_request_that_cannot_be_served_is_refused_and_recorded(
+    gateway: Gateway, request_of: Any, status: int, code: str
+) -> None:
+    """Each refusal has its own status and code, and a record."""
+    reply = ask(gateway, request_of(gateway.key()))
+    assert reply.status == status
+    assert gateway.record(reply.generation_id)["error_code"] == code
+
+
+def test_a_chunked_body_over_the_limit_is_refused_while_it_is_sent(gateway: Gateway) -> None:
+    """The answer comes before the body's end, and the client can read it."""
+    head = post(CHAT, b"", gateway.key()).replace(b"content-length: 0", b"transfer-encoding: chunked")
+    with RawClient(gateway.port) as client:
+        client.send(head)
+        for _ in range(24):
+            client.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        reply = client.reply()
+    assert (reply.status, gateway.record(reply.generation_id)["error_code"]) == (413, "user:payload_too_large")
+
+
+def test_a_body_shorter_than_its_length_is_said_and_recorded(gateway: Gateway) -> None:
+    """A client that stops in the middle of its body still reads why that does not work."""
+    request = post(CHAT, GOOD, gateway.key(), content_length=str(len(GOOD) + 10))
+    reply = ask(gateway, request, half_close=True)
+    assert (reply.status, gateway.record(reply.generation_id)["error_code"]) == (400, "user:incomplete_body")
+
+
+def test_a_body_that_never_ends_times_out(gateway: Gateway) -> None:
+    """408 after body_seconds, recorded."""
+    reply = ask(gateway, post(CHAT, GOOD, gateway.key(), content_length=str(len(GOOD) + 10)))
+    assert (reply.status, gateway.record(reply.generation_id)["error_code"]) == (408, "user:request_timeout")
+
+
+def test_bytes_behind_a_body_are_no_part_of_it(gateway: Gateway) -> None:
+    """The request is served as its length says; what follows is no request, and the connection ends with 400."""
+    with RawClient(gateway.port) as client:
+        client.send(post(CHAT, GOOD, gateway.key()) + b"garbage\r\n\r\n")
+        assert client.reply().status == 200
+        assert client.reply().status == 400
+        assert client.closed()
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda key: b"\x16\x03\x01\x02\x00garbage\r\n\r\n",
+        lambda key: post(CHAT, GOOD, key).replace(b"HTTP/1.1", b"HTTP/9.9"),
+        lambda key: post(CHAT, GOOD, key).replace(b"host: gateway\r\n", b""),
+        lambda key: post(CHAT, GOOD, key, transfer_encoding="chunked"),
+        lambda key: post(CHAT, GOOD, key).replace(b"content-length: ", b"content-length: 5\r\ncontent-length: "),
+        lambda key: post(CHAT, GOOD, key, x="a\r\n b"),
+        lambda key: post(CHAT, GOOD, key).replace(b"content-length: 74", b"content-length: +74"),
+    ],
+    ids=["tls", "version", "no-host", "two-framings", "two-lengths", "folded", "signed-length"],
+)
+def test_an_ambiguous_head_gives_400_and_closes(gateway: Gateway, request_of: Any) -> None:
+    """What two parsers could read in two ways is read by nobody."""
+    with RawClient(gateway.port) as client:
+        client.send(request_of(gateway.key()))
+        assert client.reply().status == 400
+        assert client.closed()
+
+
+def test_a_head_too_large_gives_431(gateway: Gateway) -> None:
+    """The head is bounded in bytes."""
+    with RawClient(gateway.port) as client:
+        client.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-padding: " + b"a" * (20 << 10))
+        assert client.reply().status == 431
+
+
+def test_a_head_too_slow_gives_408(gateway: Gateway) -> None:
+    """The head is bounded in time, counted from its first byte."""
+    with RawClient(gateway.port) as client:
+        client.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n")
+        assert client.reply().status == 408
+
+
+def test_nul_and_surrogates_inside_a_prompt_pass_untouched(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """They are valid JSON: the provider gets the client's bytes, and the record gives them back."""
+    body = GOOD.replace(b"Hi", b"a\\u0000b\\ud800c")
+    reply = ask(gateway, post(CHAT, body, gateway.key()))
+    assert reply.status == 200
+    assert upstream.seen[-1].body == body.replace(b"openai/gpt-4o-mini", b"gpt-4o-mini")
+    look_up = gateway.look_up(reply.generation_id)
+    assert body in look_up.body
+
+
+def test_two_requests_in_one_write_are_answered_in_order(gateway: Gateway) -> None:
+    """A pipelined second request waits for its turn, and each has its record."""
+    other = GOOD.replace(b"Hi", b"Ho")
+    with RawClient(gateway.port) as client:
+        client.send(post(CHAT, GOOD, gateway.key()) + post(CHAT, other, gateway.key()))
+        first, second = client.reply(), client.reply()
+    assert first.generation_id < second.generation_id
+    assert gateway.record(second.generation_id)["replay_request"]["messages"][0]["content"] == "Ho"
+
+
+def test_expect_100_continue_is_honoured(gateway: Gateway) -> None:
+    """The client learns that its body is welcome before it sends it."""
+    with RawClient(gateway.port) as client:
+        client.send(post(CHAT, GOOD, gateway.key(), expect="100-continue")[: -len(GOOD)])
+        assert client.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(GOOD)
+        assert client.reply().status == 200
