@@ -37,16 +37,15 @@ class RequestRefused(Exception):
 class Applications:
     """The applications of the demonstration: one that uses the OpenAI SDK, one that uses Anthropic's."""
 
-    def __init__(self, url: str, key: str, model: str) -> None:
+    def __init__(self, url: str, key: str) -> None:
         # Retries would hide an error behind a second call, and a demonstration should show what happened.
         self._openai = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=TIMEOUT_SECONDS)
         self._anthropic = anthropic.Anthropic(base_url=url, api_key=key, max_retries=0, timeout=TIMEOUT_SECONDS)
-        self._model = model
 
-    def ask_openai(self, question: str) -> Answer:
+    def ask_openai(self, model: str, question: str) -> Answer:
         """One answer at once, through Chat Completions."""
         raw = self._openai.chat.completions.with_raw_response.create(
-            model=self._model,
+            model=model,
             messages=[{"role": "user", "content": question}],
             max_tokens=MAX_TOKENS,
             temperature=TEMPERATURE,
@@ -55,10 +54,10 @@ class Applications:
         )
         return Answer(raw.headers["x-request-id"], raw.parse().choices[0].message.content or "")
 
-    def stream_openai(self, question: str, show: Callable[[str], None]) -> Answer:
+    def stream_openai(self, model: str, question: str, show: Callable[[str], None]) -> Answer:
         """One answer piece by piece, through Chat Completions; ``show`` gets each piece as it comes."""
         raw = self._openai.chat.completions.with_raw_response.create(
-            model=self._model,
+            model=model,
             messages=[{"role": "user", "content": question}],
             max_tokens=MAX_TOKENS,
             temperature=TEMPERATURE,
@@ -72,18 +71,18 @@ class Applications:
             show(piece)
         return Answer(raw.headers["x-request-id"], "".join(pieces))
 
-    def ask_anthropic(self, question: str) -> Answer:
+    def ask_anthropic(self, model: str, question: str) -> Answer:
         """One answer at once, through Messages."""
         raw = self._anthropic.messages.with_raw_response.create(
-            model=self._model, messages=[{"role": "user", "content": question}], max_tokens=MAX_TOKENS
+            model=model, messages=[{"role": "user", "content": question}], max_tokens=MAX_TOKENS
         )
         text = "".join(block.text for block in raw.parse().content if block.type == "text")
         return Answer(raw.headers["request-id"], text)
 
-    def stream_anthropic(self, question: str, show: Callable[[str], None]) -> Answer:
+    def stream_anthropic(self, model: str, question: str, show: Callable[[str], None]) -> Answer:
         """One answer piece by piece, through Messages."""
         with self._anthropic.messages.stream(
-            model=self._model, messages=[{"role": "user", "content": question}], max_tokens=MAX_TOKENS
+            model=model, messages=[{"role": "user", "content": question}], max_tokens=MAX_TOKENS
         ) as stream:
             pieces: list[str] = []
             for piece in stream.text_stream:

@@ -6,6 +6,7 @@ logs of the two processes. A second run uses the same folder and adds to the sam
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import subprocess
@@ -33,6 +34,7 @@ PORT: Final = 8080
 TEAM: Final = "demo"
 APP: Final = "walk"
 MODEL_ID: Final = f"local/{MODEL}"
+UNLISTED_ID: Final = f"unlisted/{MODEL}"
 QUESTION: Final = "Name three colours of the rainbow and say in one sentence why we see them."
 STREAMED_QUESTION: Final = "Tell me in two sentences what a receipt is for."
 CHANGES: Final[dict[str, Any]] = {"temperature": 1.2, "seed": SEED + 1}
@@ -43,8 +45,20 @@ CONFIG: Final = """\
 data: {data}
 host: {host}
 port: {port}
+prices_file: {prices}
 providers:
   local: {{type: openai, base_url: "http://{host}:{model_port}/v1", api_key: none}}
+  # The same model once more, under a name that has no prices.
+  unlisted: {{type: openai, base_url: "http://{host}:{model_port}/v1", api_key: none}}
+"""
+
+PRICES: Final = """\
+# Written by `counterfoil demo`. The model is in no price list, so this is the operator's own price, made up for the
+# show: dollars per million tokens. `unlisted` has none: its costs are unknown, and are never shown as zero.
+prices:
+  - provider: local
+    model: {model}
+    rates: {{input_tokens: 0.15, cache_read_tokens: 0.075, output_tokens: 0.60}}
 """
 
 
@@ -64,6 +78,10 @@ class Place(NamedTuple):
     @property
     def config(self) -> Path:
         return self.root / "counterfoil.yaml"
+
+    @property
+    def prices(self) -> Path:
+        return self.root / "prices.yaml"
 
 
 class Gateway(NamedTuple):
@@ -115,7 +133,9 @@ def _listening_port(console: Console, wanted: int | None) -> int:
 
 
 def _start_gateway(console: Console, stack: ExitStack, place: Place, port: int, model_port: int) -> Gateway:
-    place.config.write_text(CONFIG.format(data=place.data, host=HOST, port=port, model_port=model_port))
+    paths = {"data": json.dumps(str(place.data)), "prices": json.dumps(str(place.prices))}
+    place.config.write_text(CONFIG.format(**paths, host=HOST, port=port, model_port=model_port))
+    place.prices.write_text(PRICES.format(model=MODEL))
     with _step(console, "starting the gateway"):
         command = [sys.executable, "-m", "counterfoil", "serve", "--config", str(place.config)]
         gateway = stack.enter_context(Process("The gateway", command, place.root / "gateway.log"))
@@ -144,16 +164,24 @@ def _command(*arguments: str) -> str:
 
 
 def _calls(console: Console, gateway: Gateway) -> list[Run]:
-    applications = Applications(gateway.url, gateway.key, MODEL_ID)
+    applications = Applications(gateway.url, gateway.key)
 
     def show(piece: str) -> None:
         console.print(piece, end="", markup=False, highlight=False)
 
     stories: list[tuple[str, str, Callable[[], Answer]]] = [
-        ("OpenAI SDK, in one piece", QUESTION, lambda: applications.ask_openai(QUESTION)),
-        ("OpenAI SDK, streamed", STREAMED_QUESTION, lambda: applications.stream_openai(STREAMED_QUESTION, show)),
-        ("Anthropic SDK, in one piece", QUESTION, lambda: applications.ask_anthropic(QUESTION)),
-        ("Anthropic SDK, streamed", QUESTION, lambda: applications.stream_anthropic(QUESTION, show)),
+        ("OpenAI SDK, in one piece", QUESTION, lambda: applications.ask_openai(MODEL_ID, QUESTION)),
+        (
+            "OpenAI SDK, streamed",
+            STREAMED_QUESTION,
+            lambda: applications.stream_openai(MODEL_ID, STREAMED_QUESTION, show),
+        ),
+        ("Anthropic SDK, in one piece", QUESTION, lambda: applications.ask_anthropic(MODEL_ID, QUESTION)),
+        (
+            "Anthropic SDK, streamed, from a provider whose prices nobody has written down",
+            QUESTION,
+            lambda: applications.stream_anthropic(UNLISTED_ID, QUESTION, show),
+        ),
     ]
     runs: list[Run] = []
     for heading, question, call in stories:
