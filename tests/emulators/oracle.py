@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 Protocol = Literal["chat", "responses", "messages", "gemini", "embeddings"]
+UNFINISHED = ("queued", "in_progress")
 ENDINGS = ("response.completed", "response.failed", "response.incomplete")
 
 
 class Said(NamedTuple):
-    """An answer's id, how it ended, and its tokens: all input, all output, and the parts of both that are named."""
+    """An answer's id, how it ended, and its tokens: all input, all output, and the parts of both that are named.
+
+    ``failed`` is True when an error was reported inside an answer that had begun well.
+    """
 
     native_id: str | None = None
     finish: str | None = None
@@ -24,18 +28,15 @@ class Said(NamedTuple):
     cached: int = 0
     reasoning: int = 0
     usage: bool = False
+    failed: bool = False
 
 
 def read(protocol: Protocol, body: bytes, *, stream: bool) -> Said:
     """What ``body`` says."""
     parts = list(events(body)) if stream else [json.loads(body)]
-    return {
-        "chat": _chat,
-        "responses": _responses,
-        "messages": _messages,
-        "gemini": _gemini,
-        "embeddings": _chat,
-    }[protocol](parts)
+    said = {"chat": _chat, "responses": _responses, "messages": _messages, "gemini": _gemini, "embeddings": _chat}
+    failed = any(part.get("error") and not part.get("output") for part in parts)
+    return said[protocol](parts)._replace(failed=failed)
 
 
 def events(body: bytes) -> Iterator[Any]:
@@ -75,15 +76,11 @@ def _chat(parts: list[Any]) -> Said:
     prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
     if not prompt and not completion and usage.get("total_tokens"):
         prompt = usage["total_tokens"]  # an embedding: all of it is input
-    return Said(
-        native_id,
-        finish,
-        prompt,
-        completion,
-        (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-        (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0,
-        bool(usage),
-    )
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or usage.get("num_cached_tokens")
+    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    if reasoning > completion:
+        completion += reasoning  # what is larger than the whole cannot be a part of it
+    return Said(native_id or None, finish or None, prompt, completion, cached or 0, reasoning, bool(usage))
 
 
 def _responses(parts: list[Any]) -> Said:
@@ -92,7 +89,7 @@ def _responses(parts: list[Any]) -> Said:
     reason = (answer.get("incomplete_details") or {}).get("reason")
     return Said(
         answer.get("id"),
-        reason or answer.get("status"),
+        reason or (answer.get("status") if answer.get("status") not in UNFINISHED else None),
         usage.get("input_tokens") or 0,
         usage.get("output_tokens") or 0,
         (usage.get("input_tokens_details") or {}).get("cached_tokens") or 0,
@@ -112,7 +109,8 @@ def _messages(parts: list[Any]) -> Said:
         usage |= {name: value for name, value in told.items() if value is not None}
     cached = usage.get("cache_read_input_tokens", 0)
     prompt = usage.get("input_tokens", 0) + cached + usage.get("cache_creation_input_tokens", 0)
-    return Said(native_id, finish, prompt, usage.get("output_tokens", 0), cached, 0, bool(usage))
+    thinking = (usage.get("output_tokens_details") or {}).get("thinking_tokens") or 0
+    return Said(native_id, finish, prompt, usage.get("output_tokens", 0), cached, thinking, bool(usage))
 
 
 def _gemini(parts: list[Any]) -> Said:
