@@ -6,6 +6,7 @@ providers completed. Every error names its place: file and line, the variable, o
 
 from __future__ import annotations
 
+from counterfoil.config.codec import decode, encode
 from counterfoil.config.known import KNOWN_PROVIDERS, KnownProvider
 from counterfoil.config.load import data_folder, load, parse
 from counterfoil.config.model import (
@@ -37,6 +38,8 @@ __all__ = [
     "Timeouts",
     "TlsConfig",
     "data_folder",
+    "decode",
+    "encode",
     "load",
     "parse",
 ]

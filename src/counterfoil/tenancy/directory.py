@@ -1,10 +1,10 @@
 """Who holds this key? Asked once per call, so the answer for a key seen before costs about a microsecond.
 
-The cache is keyed by the BLAKE2s digest of the key's text, so the memory of a worker, a core dump or a heap profile holds
-no API key at rest. The digest needs no secret of its own (a keyed one costs half a microsecond more): whoever finds it
-would have to invert it over 202 random bits, and equal time needs no care on the cached way, because a dict compares two
-digests only when their randomised hashes agree. Only good keys are cached, so guessing cannot fill the memory. Everything
-cached is dropped when the epoch changes (see ``epoch``).
+The cache is keyed by the BLAKE2s digest of the key's text, so a worker's memory, a core dump or a heap profile holds no
+API key at rest. The digest needs no secret of its own (a keyed one costs half a microsecond more): whoever finds it
+would have to invert it over 202 random bits, and equal time needs no care on the cached way, because a dict compares
+two digests only when their randomised hashes agree. Only good keys are cached, so guessing cannot fill the memory.
+Everything cached is dropped when the epoch changes (see ``epoch``).
 
 On the other way, each key costs one HMAC and one query, whether its kid exists or not; digests are compared in constant
 time, and a wrong secret looks exactly like an unknown kid.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
 from msgspec import Struct
 
 from counterfoil.record.record import CapturePolicy
@@ -78,3 +82,23 @@ class Change(Struct, frozen=True, kw_only=True):
     team_id: str | None
     subject: str
     detail: str
+
+
+def plain(document: Struct) -> dict[str, Any]:
+    """``document`` as it is shown: JSON values, times (``…_ms``) as ``…_at`` in UTC with milliseconds."""
+    shown: dict[str, Any] = {}
+    for name, value in msgspec.to_builtins(document).items():
+        if name.endswith("_ms"):
+            shown[f"{name[:-3]}_at"] = None if value is None else _moment(value)
+        else:
+            shown[name] = value
+    return shown
+
+
+def _moment(unix_ms: int) -> str:
+    seconds, milliseconds = divmod(unix_ms, 1000)
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return "9999-12-31T23:59:59.999Z"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
