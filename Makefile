@@ -21,7 +21,7 @@ LOCKED := $(PIP) install --require-hashes --no-deps --only-binary :all:
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench faults install lock lock-check clean
+.PHONY: help demo test check check-format check-lint check-imports check-types check-documents bench faults install lock clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 
@@ -34,11 +34,19 @@ demo: $(STAMPS)/demo
 test: $(STAMPS)/test $(STAMPS)/demo $(STAMPS)/emulators
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(STAMPS)/dev $(STAMPS)/test $(STAMPS)/demo
+check: check-format check-lint check-imports check-types check-documents
+
+check-format check-lint check-imports check-types check-documents: $(STAMPS)/dev $(STAMPS)/test $(STAMPS)/demo
+
+check-format:
 	$(BIN)/ruff format --check .
+check-lint:
 	$(BIN)/ruff check .
+check-imports:
 	$(BIN)/lint-imports
+check-types:
 	$(BIN)/pyright
+check-documents:
 	$(BIN)/python -m pytest -q tests/docs
 
 bench: $(STAMPS)/test
@@ -76,7 +84,7 @@ $(STAMPS)/run: requirements/build.txt requirements/run.txt pyproject.toml | $(ST
 	@touch $@
 
 $(STAMPS)/test $(STAMPS)/dev $(STAMPS)/faults: $(STAMPS)/%: requirements/%.txt $(STAMPS)/run
-	@echo "Installing what \`make $*\` needs into $(VENV) …"
+	@echo "Installing requirements/$*.txt into $(VENV) …"
 	@$(LOCKED) --quiet -r requirements/$*.txt
 	@touch $@
 
