@@ -1,4 +1,4 @@
-"""What commands print: a table for people, or with ``--json`` JSON for programs. Results alone go to the standard output.
+"""What commands print: a table for people, or with ``--json`` JSON for programs. Standard output holds results alone.
 
 Tables are plain text, so they read the same on a terminal, in a pipe and in a log. Nothing from outside reaches the
 terminal as a control character.

@@ -23,10 +23,10 @@ def decode(data: bytes) -> Config:
 def _encode(value: Any) -> str:
     if isinstance(value, Path):
         return str(value)
-    raise NotImplementedError(type(value))
+    raise NotImplementedError(repr(value))
 
 
-def _decode(kind: type[Any], value: Any) -> Any:
+def _decode(kind: Any, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise NotImplementedError(kind)
+    raise NotImplementedError(str(kind))

@@ -247,15 +247,16 @@ class Admin:
         )
         return [self._to_key(row) for row in rows]
 
-    def show_key(self, key_id: str, *, by: Authority = OPERATOR) -> Key:
-        """One key. Raises :class:`CallerFault` (not found)."""
+    def show_key(self, key_id: str, *, kind: KeyKind | None = None, by: Authority = OPERATOR) -> Key:
+        """One key. Raises :class:`CallerFault` (not found), also for one of another ``kind`` than asked for."""
         by.need("keys:read")
-        return self._visible_key(key_id, by)
+        return self._visible_key(key_id, by, kind)
 
     def set_key(
         self,
         key_id: str,
         *,
+        kind: KeyKind | None = None,
         name: str | Unset | None = UNSET,
         capture: CapturePolicy | Unset | None = UNSET,
         expires_ms: int | Unset | None = UNSET,
@@ -265,7 +266,7 @@ class Admin:
         """Change what is given; the rest stays. A revoked key cannot be changed."""
         by.need("keys:write")
         with self._store.change():
-            self._changeable_key(key_id, by)
+            self._changeable_key(key_id, by, kind)
             changed = _changes(
                 name=name if isinstance(name, Unset) else names.label(name),
                 capture=capture,
@@ -278,23 +279,25 @@ class Admin:
             self._audit(by, "key.set", key.team_id, key_id, changed)
             return key
 
-    def revoke_key(self, key_id: str, *, by: Authority = OPERATOR) -> Key:
+    def revoke_key(self, key_id: str, *, kind: KeyKind | None = None, by: Authority = OPERATOR) -> Key:
         """End a key for ever, at once, everywhere. Revoking a revoked key changes nothing."""
         by.need("keys:write")
         with self._store.change():
-            key = self._visible_key(key_id, by)
+            key = self._visible_key(key_id, by, kind)
             if key.revoked_ms is None:
                 self._store.rows(queries.SET_KEY["revoked_ms"], (self._now_ms(), key_id))
                 self._audit(by, "key.revoke", key.team_id, key_id)
             return self._visible_key(key_id, by)
 
-    def rotate_key(self, key_id: str, *, grace_ms: int = 0, by: Authority = OPERATOR) -> NewKey:
+    def rotate_key(
+        self, key_id: str, *, grace_ms: int = 0, kind: KeyKind | None = None, by: Authority = OPERATOR
+    ) -> NewKey:
         """Give a key a new secret; the ones before it stay valid for ``grace_ms`` more. The kid stays the same."""
         by.need("keys:write")
         if not 0 <= grace_ms <= GRACE_MS_MAX:
             raise CallerFault("invalid_field", "The grace is 0 to 30 days.", param="grace")
         with self._store.change():
-            key = self._changeable_key(key_id, by)
+            key = self._changeable_key(key_id, by, kind)
             by.need_to_grant(key.scopes)
             now_ms = self._now_ms()
             self._store.rows(queries.FORGET_DIGESTS, (key_id, now_ms))
@@ -445,14 +448,14 @@ class Admin:
             raise CallerFault("not_found", f"Team {team_id} has no application {app_id}.", param="app")
         return app
 
-    def _visible_key(self, key_id: str, by: Authority) -> Key:
+    def _visible_key(self, key_id: str, by: Authority, kind: KeyKind | None = None) -> Key:
         row = self._store.row(queries.KEY, (key_id,))
-        if row is None or not by.sees(row[2]):
+        if row is None or not by.sees(row[2]) or kind not in (None, row[1]):
             raise CallerFault("not_found", f"There is no key {key_id}.", param="key")
         return self._to_key(row)
 
-    def _changeable_key(self, key_id: str, by: Authority) -> Key:
-        key = self._visible_key(key_id, by)
+    def _changeable_key(self, key_id: str, by: Authority, kind: KeyKind | None) -> Key:
+        key = self._visible_key(key_id, by, kind)
         if key.revoked_ms is not None:
             raise CallerFault("conflict", f"The key {key_id} is revoked; make a new one.", param="key")
         return key

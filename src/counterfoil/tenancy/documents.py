@@ -89,7 +89,7 @@ def plain(document: Struct) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for name, value in msgspec.to_builtins(document).items():
         if name.endswith("_ms"):
-            shown[f"{name[:-3]}_at"] = None if value is None else _moment(value)
+            shown[f"{name[:-3]}_at".replace("at_at", "at")] = None if value is None else _moment(value)
         else:
             shown[name] = value
     return shown
