@@ -108,6 +108,7 @@ class ChatMeter(StreamMeter):
     """Reads chat completions and completions."""
 
     words = telling(b'"usage"', b'"finish_reason"', b"error")
+    holes = (b'"content":"', b'"obfuscation":"')
 
     def event(self, name: bytes, data: bytes) -> Verdict:
         """One chunk, ``[DONE]``, or an error."""

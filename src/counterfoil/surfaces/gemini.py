@@ -102,18 +102,25 @@ class GeminiMeter(StreamMeter):
     def __init__(self, call: Call) -> None:
         super().__init__(call)
         self._array: ArrayCutter | None = None
-        self._started = False
+        self._lead: bytes | None = b""  # what came before the first byte that tells what this is
         self._searches = 0
 
     def push(self, data: bytes) -> bytes:
         """Take the next bytes of the body; give those that may leave now."""
-        if not self._started and data:
+        if self._lead is not None:
+            data = self._lead + data
             first = data.lstrip(b" \t\r\n\xef\xbb\xbf")[:1]
-            if first:
-                self._started = True
-                if first in (b"[", b"{"):
-                    self._array = self._cutter = ArrayCutter()
+            self._lead = None if first else data
+            if not first:
+                return b""
+            if first in b"[{":
+                self._array = self._cutter = ArrayCutter()
         return super().push(data) if self._array is None else self._push(data)
+
+    def end(self) -> bytes:
+        """Give every byte still kept back that the client may have."""
+        lead, self._lead = self._lead, None
+        return lead or super().end()
 
     def _judge(self, frame: Frame) -> Verdict:
         if self._array is None:

@@ -62,6 +62,7 @@ class MessagesMeter(StreamMeter):
     """Reads Messages."""
 
     words = telling(b'"usage"', b"message_stop", b"error")
+    holes = (b'"text":"', b"")
 
     def event(self, name: bytes, data: bytes) -> Verdict:
         """One event."""

@@ -31,7 +31,7 @@ from msgspec import UNSET
 
 from counterfoil.record.money import NANOS_PER_DOLLAR
 from counterfoil.record.usage import ABSENT, Usage, UsageSource
-from counterfoil.surfaces.foreign import count, decimal, mapping, sequence
+from counterfoil.surfaces.foreign import COUNT_MAX, count, decimal, mapping, sequence
 
 TICKS_PER_NANO = 10
 _DOLLARS_MAX = 1_000_000
@@ -42,60 +42,131 @@ _MODALITIES = {
     "VIDEO": "video_tokens",
     "DOCUMENT": "document_tokens",
 }
-_INPUT_DETAILS = ("text_tokens", "audio_tokens", "image_tokens", "video_tokens")
-_OUTPUT_DETAILS = (*_INPUT_DETAILS, "accepted_prediction_tokens", "rejected_prediction_tokens")
+
+# What each dialect calls the same count. One pass over a usage object sorts its counts by these tables.
+_COUNTS = {
+    "prompt_tokens": "prompt",
+    "input_tokens": "input",
+    "inputTokens": "input",
+    "completion_tokens": "completion",
+    "output_tokens": "output",
+    "outputTokens": "output",
+    "total_tokens": "total",
+    "totalTokens": "total",
+    "cached_tokens": "cached",
+    "num_cached_tokens": "cached",
+    "prompt_cache_hit_tokens": "cached",
+    "cache_read_input_tokens": "read_beside",
+    "cacheReadInputTokens": "read_beside",
+    "cache_creation_input_tokens": "write_beside",
+    "cacheWriteInputTokens": "write_beside",
+    "reasoning_tokens": "reasoning_beside",
+    "citation_tokens": "citations",
+    "search_units": "search_units",
+    "num_search_queries": "searches",
+}
+_INPUT = {
+    "cached_tokens": "cached_tokens",
+    "cache_read_tokens": "cached_tokens",
+    "cache_write_tokens": "cache_write_tokens",
+    "cache_creation_tokens": "cache_write_tokens",
+    "text_tokens": "text_tokens",
+    "audio_tokens": "audio_tokens",
+    "image_tokens": "image_tokens",
+    "video_tokens": "video_tokens",
+}
+_OUTPUT = {
+    "reasoning_tokens": "reasoning_tokens",
+    "thinking_tokens": "reasoning_tokens",
+    "text_tokens": "text_tokens",
+    "audio_tokens": "audio_tokens",
+    "image_tokens": "image_tokens",
+    "video_tokens": "video_tokens",
+    "accepted_prediction_tokens": "accepted_prediction_tokens",
+    "rejected_prediction_tokens": "rejected_prediction_tokens",
+}
+_WRITES = {
+    "ephemeral_5m_input_tokens": "cache_write_5m_tokens",
+    "ephemeral_1h_input_tokens": "cache_write_1h_tokens",
+}
+_TOOLS = {"web_search_requests": "web_searches", "web_search_calls": "web_searches"}
+_OBJECTS = {
+    "prompt_tokens_details": _INPUT,
+    "input_tokens_details": _INPUT,
+    "input_token_details": _INPUT,
+    "completion_tokens_details": _OUTPUT,
+    "output_tokens_details": _OUTPUT,
+    "output_token_details": _OUTPUT,
+    "cache_creation": _WRITES,
+    "server_tool_use": _TOOLS,
+    "server_tool_use_details": _TOOLS,
+    "server_side_tool_usage_details": _TOOLS,
+    "billed_units": _COUNTS,
+}
 
 
-class _Source:
-    """One usage object under reading. ``lied`` turns True when a count in it could not be one."""
+def _sort(body: dict[str, Any], names: dict[str, str], found: dict[str, int]) -> bool:
+    """Put the counts of ``body`` into ``found`` by their own names. False when one of them cannot be a count."""
+    honest = True
+    for name, value in body.items():
+        slot = names.get(name)
+        if slot is None or value is None:
+            continue
+        if type(value) is int and 0 <= value <= COUNT_MAX:
+            found[slot] = value
+        else:
+            honest = False
+    return honest
 
-    __slots__ = ("body", "lied")
+
+class _Sorted:
+    """A usage object sorted by what its counts mean. ``honest`` is False when one of them could not be a count."""
+
+    __slots__ = ("counts", "honest", "input", "meters", "output")
 
     def __init__(self, body: dict[str, Any]) -> None:
-        self.body = body
-        self.lied = False
+        self.counts: dict[str, int] = {}
+        self.input: dict[str, int] = {}
+        self.output: dict[str, int] = {}
+        self.meters: dict[str, int] = {}
+        self.honest = _sort(body, _COUNTS, self.counts)
+        for name, value in body.items():
+            if name in _OBJECTS:
+                self._inside(_OBJECTS[name], mapping(value))
+        if "cacheDetails" in body:
+            self._bedrock_writes(sequence(body["cacheDetails"]))
 
-    def take(self, *names: str) -> int | None:
-        """The first of ``names`` that holds an honest count."""
-        return self.take_from(self.body, *names)
+    def _inside(self, names: dict[str, str], value: dict[str, Any]) -> None:
+        if names is _INPUT or names is _WRITES:
+            target = self.input
+        elif names is _OUTPUT:
+            target = self.output
+        else:
+            target = self.meters if names is _TOOLS else self.counts
+        self.honest = _sort(value, names, target) and self.honest
 
-    def take_from(self, body: dict[str, Any], *names: str) -> int | None:
-        """The same, from an object inside."""
-        for name in names:
-            value = body.get(name)
-            if value is None:
-                continue
-            number = count(value)
-            if number is not None:
-                return number
-            self.lied = True
-        return None
-
-    def inside(self, *names: str) -> dict[str, Any]:
-        """The first of ``names`` that holds an object, else an empty one."""
-        for name in names:
-            value = mapping(self.body.get(name))
-            if value:
-                return value
-        return {}
+    def _bedrock_writes(self, entries: list[Any]) -> None:
+        for entry in entries:
+            tokens = count(mapping(entry).get("inputTokens")) or 0
+            slot = "cache_write_1h_tokens" if mapping(entry).get("ttl") == "1h" else "cache_write_5m_tokens"
+            self.input[slot] = self.input.get(slot, 0) + tokens
 
 
 def usage_of(body: object, meters: dict[str, int] | None = None) -> Usage:
     """The usage in an OpenAI-, Anthropic-, Cohere- or Bedrock-shaped usage object. ``meters`` are added to its own."""
-    source = _Source(mapping(body))
-    if not source.body:
+    usage = mapping(body)
+    if not usage:
         return _only_meters(meters)
-    units = source.inside("billed_units")
-    if units:
-        source.body = {**source.body, **units}
-    prompt, prompt_details = _input(source)
-    completion, completion_details = _output(source, prompt)
+    found = _Sorted(usage)
+    counts = found.counts
+    prompt = _prompt(found, inside="prompt_tokens" in usage or "input_tokens_details" in usage)
+    completion = _completion(found, prompt)
     if prompt is None and completion is None:
-        prompt = source.take("total_tokens", "totalTokens")
-        if prompt is None and not source.lied:
-            return _only_meters(_meters(source, meters))
-    own = _meters(source, meters)
-    return _usage(prompt or 0, completion or 0, prompt_details, completion_details, own, lied=source.lied)
+        prompt = counts.get("total")
+    own = _meters(found, usage, meters)
+    if prompt is None and completion is None and found.honest:
+        return _only_meters(own)
+    return _usage(prompt or 0, completion or 0, found.input, found.output, own, honest=found.honest)
 
 
 def _usage(
@@ -105,7 +176,7 @@ def _usage(
     completion_details: dict[str, int],
     meters: dict[str, int] | None,
     *,
-    lied: bool,
+    honest: bool,
 ) -> Usage:
     return Usage(
         prompt,
@@ -114,7 +185,7 @@ def _usage(
         prompt_details or UNSET,
         completion_details or UNSET,
         meters or UNSET,
-        UsageSource.PARTIAL if lied else UsageSource.REPORTED,
+        UsageSource.REPORTED if honest else UsageSource.PARTIAL,
     )
 
 
@@ -122,116 +193,69 @@ def _only_meters(meters: dict[str, int] | None) -> Usage:
     return Usage(meters=meters, source=UsageSource.REPORTED) if meters else ABSENT
 
 
-def _input(source: _Source) -> tuple[int | None, dict[str, int]]:
-    """All input and its details."""
-    details = source.inside("prompt_tokens_details", "input_tokens_details", "input_token_details")
-    found: dict[str, int] = {}
-    _copy(source, details, _INPUT_DETAILS, found)
-    read = source.take_from(details, "cached_tokens", "cache_read_tokens")
-    if read is None:
-        read = source.take("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")
-    beside_read = source.take("cache_read_input_tokens", "cacheReadInputTokens")
-    write = source.take_from(details, "cache_write_tokens", "cache_creation_tokens")
-    beside_write = source.take("cache_creation_input_tokens", "cacheWriteInputTokens")
-    split = _writes(source, found)
-    if beside_write is None and write is None and split:
-        beside_write = split
-    prompt = source.take("prompt_tokens", "input_tokens", "inputTokens")
-    if prompt is not None and _beside(source, prompt, (beside_read or 0) + (beside_write or 0)):
-        prompt += (beside_read or 0) + (beside_write or 0)
-    read = read if read is not None else beside_read
-    write = write if write is not None else beside_write
-    if read is not None:
-        found["cached_tokens"] = read
-    if write is not None:
-        found["cache_write_tokens"] = write
-    return prompt, found
+def _prompt(found: _Sorted, *, inside: bool) -> int | None:
+    """All input. ``inside`` tells the OpenAI spelling, in which cached tokens are inside the prompt already."""
+    counts, details = found.counts, found.input
+    prompt = counts.get("prompt", counts.get("input"))
+    if "cached" in counts:
+        details.setdefault("cached_tokens", counts["cached"])
+    split = details.get("cache_write_5m_tokens", 0) + details.get("cache_write_1h_tokens", 0)
+    if split == 0:
+        details.pop("cache_write_5m_tokens", None)
+        details.pop("cache_write_1h_tokens", None)
+    elif "cache_write_tokens" not in details:
+        counts.setdefault("write_beside", split)
+    if "read_beside" not in counts and "write_beside" not in counts:
+        return prompt
+    read, write = counts.get("read_beside", 0), counts.get("write_beside", 0)
+    if prompt is not None and _beside(counts, prompt, read + write, inside=inside):
+        prompt += read + write
+    if "read_beside" in counts:
+        details.setdefault("cached_tokens", read)
+    if "write_beside" in counts:
+        details.setdefault("cache_write_tokens", write)
+    return prompt
 
 
-def _beside(source: _Source, prompt: int, cached: int) -> bool:
-    """Whether ``cached`` tokens are not inside ``prompt`` yet.
-
-    They are inside wherever the OpenAI spelling of the prompt or its details is used, unless a total says otherwise.
-    """
-    if not cached:
-        return False
-    total = source.take("total_tokens", "totalTokens")
-    if total is not None:
-        output = source.take("completion_tokens", "output_tokens", "outputTokens") or 0
-        if total in (prompt + output, prompt + output + cached):
-            return total != prompt + output
-    return "prompt_tokens" not in source.body and "input_tokens_details" not in source.body
+def _beside(counts: dict[str, int], prompt: int, cached: int, *, inside: bool) -> bool:
+    """Whether ``cached`` tokens are not in ``prompt`` yet: a total decides, else the spelling."""
+    rest = counts.get("total", -1) - prompt - counts.get("completion", counts.get("output", 0))
+    return rest == cached if rest in (0, cached) else not inside
 
 
-def _writes(source: _Source, found: dict[str, int]) -> int:
-    """The cache writes by time to live, put into ``found``; their sum."""
-    split = source.inside("cache_creation")
-    short = source.take_from(split, "ephemeral_5m_input_tokens")
-    long = source.take_from(split, "ephemeral_1h_input_tokens")
-    for entry in sequence(source.body.get("cacheDetails")):
-        tokens = source.take_from(mapping(entry), "inputTokens") or 0
-        if mapping(entry).get("ttl") == "1h":
-            long = (long or 0) + tokens
-        else:
-            short = (short or 0) + tokens
-    if short:
-        found["cache_write_5m_tokens"] = short
-    if long:
-        found["cache_write_1h_tokens"] = long
-    return (short or 0) + (long or 0)
-
-
-def _output(source: _Source, prompt: int | None) -> tuple[int | None, dict[str, int]]:
-    """All output and its details."""
-    details = source.inside("completion_tokens_details", "output_tokens_details", "output_token_details")
-    found: dict[str, int] = {}
-    _copy(source, details, _OUTPUT_DETAILS, found)
-    completion = source.take("completion_tokens", "output_tokens", "outputTokens")
-    reasoning = source.take_from(details, "reasoning_tokens", "thinking_tokens")
-    citations = source.take("citation_tokens")
-    outside = reasoning is None
-    if reasoning is None:
-        reasoning = source.take("reasoning_tokens")
-    total = source.take("total_tokens", "totalTokens")
+def _completion(found: _Sorted, prompt: int | None) -> int | None:
+    """All output, reasoning that stands beside it included."""
+    counts, details = found.counts, found.output
+    completion = counts.get("completion", counts.get("output"))
+    total = counts.get("total")
     if completion is None:
-        if total is None or prompt is None or total < prompt:
-            return None, found
+        if total is None or prompt is None or total <= prompt:
+            return None
         completion = total - prompt
-    elif reasoning and (
-        reasoning > completion or (outside and citations is not None) or total == (prompt or 0) + completion + reasoning
-    ):
+    reasoning = details.get("reasoning_tokens")
+    beside = reasoning is None and "citations" in counts  # Perplexity
+    if reasoning is None and "reasoning_beside" in counts:
+        reasoning = details["reasoning_tokens"] = counts["reasoning_beside"]
+    if reasoning and (beside or reasoning > completion or total == (prompt or 0) + completion + reasoning):
         completion += reasoning
-    if reasoning is not None:
-        found["reasoning_tokens"] = reasoning
+    citations = counts.get("citations")
     if citations:
-        found["citation_tokens"] = citations
+        details["citation_tokens"] = citations
         completion += citations
-    return completion, found
+    return completion
 
 
-def _copy(source: _Source, details: dict[str, Any], names: tuple[str, ...], found: dict[str, int]) -> None:
-    for name in names:
-        if name in details:
-            value = source.take_from(details, name)
-            if value is not None:
-                found[name] = value
-
-
-def _meters(source: _Source, meters: dict[str, int] | None) -> dict[str, int] | None:
-    """What is billed beside tokens."""
-    found = dict(meters) if meters else {}
-    tools = source.inside("server_tool_use", "server_tool_use_details", "server_side_tool_usage_details")
-    searches = source.take_from(tools, "web_search_requests", "web_search_calls")
-    if searches is None:
-        searches = source.take("num_search_queries")
-    for name, value in (
-        ("web_searches", searches),
-        ("search_units", source.take("search_units")),
-        ("input_audio_ms", milliseconds(source.body.get("prompt_audio_seconds"))),
-    ):
-        if value:
-            found[name] = value
-    return found or None
+def _meters(found: _Sorted, usage: dict[str, Any], meters: dict[str, int] | None) -> dict[str, int] | None:
+    """What is billed beside tokens; what the usage object counts itself is believed first."""
+    own = {name: value for name, value in found.meters.items() if value}
+    for slot, name in (("searches", "web_searches"), ("search_units", "search_units")):
+        if found.counts.get(slot):
+            own.setdefault(name, found.counts[slot])
+    if "prompt_audio_seconds" in usage:
+        heard = milliseconds(usage["prompt_audio_seconds"])
+        if heard:
+            own["input_audio_ms"] = heard
+    return {**meters, **own} if meters else own or None
 
 
 def milliseconds(seconds: object) -> int | None:
@@ -257,43 +281,46 @@ def cost_nanos_of(body: object) -> int | None:
     return int((dollars * NANOS_PER_DOLLAR).to_integral_value(ROUND_HALF_EVEN))
 
 
+_GEMINI = {
+    "promptTokenCount": "prompt",
+    "candidatesTokenCount": "candidates",
+    "responseTokenCount": "candidates",
+    "thoughtsTokenCount": "thoughts",
+    "toolUsePromptTokenCount": "tools",
+    "cachedContentTokenCount": "cached",
+}
+_GEMINI_INPUT = ("promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails")
+_GEMINI_OUTPUT = ("candidatesTokensDetails", "responseTokensDetails")
+
+
 def gemini_usage_of(body: object, meters: dict[str, int] | None = None) -> Usage:
-    """The usage in Gemini's ``usageMetadata``. A count left out is zero (proto3); one of the two must be there."""
-    source = _Source(mapping(body))
-    prompt = source.take("promptTokenCount")
-    candidates = source.take("candidatesTokenCount", "responseTokenCount")
-    thoughts = source.take("thoughtsTokenCount")
-    tools = source.take("toolUsePromptTokenCount")
-    if prompt is None and candidates is None and thoughts is None:
-        return _only_meters(meters) if not source.lied else Usage(source=UsageSource.PARTIAL)
+    """The usage in Gemini's ``usageMetadata``, where a count left out is zero (proto3) but not all may be."""
+    usage = mapping(body)
+    counts: dict[str, int] = {}
+    honest = _sort(usage, _GEMINI, counts)
+    if not counts:
+        return _only_meters(meters) if honest else Usage(source=UsageSource.PARTIAL)
     prompt_details: dict[str, int] = {}
-    for name in ("promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails"):
-        _modalities(source, name, "", prompt_details)
-    _modalities(source, "cacheTokensDetails", "cached_", prompt_details)
-    cached = source.take("cachedContentTokenCount")
-    if cached is not None:
-        prompt_details["cached_tokens"] = cached
-    if tools is not None:
-        prompt_details["tool_tokens"] = tools
     completion_details: dict[str, int] = {}
-    for name in ("candidatesTokensDetails", "responseTokensDetails"):
-        _modalities(source, name, "", completion_details)
-    if thoughts is not None:
-        completion_details["reasoning_tokens"] = thoughts
-    return _usage(
-        (prompt or 0) + (tools or 0),
-        (candidates or 0) + (thoughts or 0),
-        prompt_details,
-        completion_details,
-        meters,
-        lied=source.lied,
-    )
+    for name in _GEMINI_INPUT:
+        _modalities(usage.get(name), "", prompt_details)
+    _modalities(usage.get("cacheTokensDetails"), "cached_", prompt_details)
+    for name in _GEMINI_OUTPUT:
+        _modalities(usage.get(name), "", completion_details)
+    for slot, detail in (("cached", "cached_tokens"), ("tools", "tool_tokens")):
+        if slot in counts:
+            prompt_details[detail] = counts[slot]
+    if "thoughts" in counts:
+        completion_details["reasoning_tokens"] = counts["thoughts"]
+    prompt = counts.get("prompt", 0) + counts.get("tools", 0)
+    completion = counts.get("candidates", 0) + counts.get("thoughts", 0)
+    return _usage(prompt, completion, prompt_details, completion_details, meters, honest=honest)
 
 
-def _modalities(source: _Source, name: str, prefix: str, found: dict[str, int]) -> None:
-    for entry in sequence(source.body.get(name)):
+def _modalities(entries: object, prefix: str, found: dict[str, int]) -> None:
+    for entry in sequence(entries):
         detail = _MODALITIES.get(str(mapping(entry).get("modality")))
-        tokens = source.take_from(mapping(entry), "tokenCount")
+        tokens = count(mapping(entry).get("tokenCount"))
         if detail is not None and tokens is not None:
             found[prefix + detail] = found.get(prefix + detail, 0) + tokens
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from counterfoil.surfaces.audio import SpeechSurface, TranscriptionSurface
 from counterfoil.surfaces.base import Surface
 from counterfoil.surfaces.chat import ChatSurface
 from counterfoil.surfaces.families import AnthropicSurface, GoogleSurface, JsonSurface, UnknownSurface
 from counterfoil.surfaces.gemini import METHODS, GeminiSurface, method_of
+from counterfoil.surfaces.images import ImageEditsSurface, ImagesSurface
 from counterfoil.surfaces.messages import CountTokensSurface, MessagesSurface
 from counterfoil.surfaces.responses import ResponsesSurface
 from counterfoil.surfaces.vectors import VectorSurface
@@ -21,6 +23,11 @@ _FIXED: dict[str, Surface] = {
         VectorSurface("embeddings", "/v1/embeddings"),
         VectorSurface("moderations", "/v1/moderations"),
         VectorSurface("rerank", "/v1/rerank"),
+        ImagesSurface("images_generations", "/v1/images/generations"),
+        ImageEditsSurface("images_edits", "/v1/images/edits"),
+        SpeechSurface("audio_speech", "/v1/audio/speech"),
+        TranscriptionSurface("audio_transcriptions", "/v1/audio/transcriptions"),
+        TranscriptionSurface("audio_translations", "/v1/audio/translations"),
     )
 }
 _GEMINI: dict[str, Surface] = {method: GeminiSurface(method) for method in METHODS}

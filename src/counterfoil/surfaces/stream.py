@@ -6,6 +6,10 @@ at the cost of a few searches. A telling word followed by ``null`` does not coun
 every frame). Inside JSON text a quote is always written ``\"``, so a word with its quotes can only be a key or a value;
 what generated text says never matters, at worst it costs a closer look.
 
+Most pieces need not even that. The frames of one stream differ only in their text (and in OpenAI's random padding), so
+what surrounds the text in a piece that told nothing is kept as a template. A later piece that equals the template but
+for text without a quote in it is the same JSON with other text; it tells nothing either, and that takes one comparison.
+
 Everything else is cut into frames and judged one by one:
 
 ========  =========================================================================================================
@@ -39,6 +43,10 @@ from counterfoil.wire.sse import PENDING_MAX, Cutter, Frame, fields
 HELD_MAX = PENDING_MAX
 """Frames kept back behind one that may be the last are at most so many bytes, or one frame."""
 
+_NEVER = b"\x00"
+_LESSONS = 16
+"""Templates are learned so many times a stream; where every frame differs, trying on is wasted."""
+
 _CLOSED = (b"}\n\n", b"}\r\n\r\n")
 _NULLS = (b":null", b": null")
 
@@ -68,6 +76,7 @@ class StreamMeter:
     """
 
     words: ClassVar[tuple[tuple[bytes, int], ...]] = ()
+    holes: ClassVar[tuple[bytes, bytes]] = (b"", b"")
 
     def __init__(self, call: Call) -> None:
         self.output_seen = False
@@ -75,6 +84,10 @@ class StreamMeter:
         self._call = call
         self._cutter = Cutter()
         self._quick = False
+        self._before, self._before_size = _NEVER, len(_NEVER)
+        self._between, self._between_size = b"", 0
+        self._after, self._after_size = b"", 0
+        self._lessons = _LESSONS if self.holes[0] else 0
         self._last = b""
         self._held: list[bytes] = []
         self._ended = False
@@ -106,15 +119,19 @@ class StreamMeter:
 
     def push(self, data: bytes) -> bytes:
         """Take the next bytes of the body; give those that may leave now."""
-        if self._quick and data.endswith(_CLOSED):
-            for word, size in self.words:
-                at = data.find(word)
-                while at >= 0:
-                    if not data.startswith(_NULLS, at + size):
-                        return self._push(data)
-                    at = data.find(word, at + size)
-            self._last = data
-            return data
+        if self._quick:
+            if data.startswith(self._before):
+                at = data.find(b'"', self._before_size)
+                if data.startswith(self._between, at):
+                    at += self._between_size
+                    size = len(data) - self._after_size
+                    if (at == size or data.find(b'"', at) == size) and data.endswith(self._after):
+                        return data
+            if not self._tells(data):
+                self._last = data
+                if self._lessons:
+                    self._learn(data)
+                return data
         return self._push(data)
 
     def end(self) -> bytes:
@@ -162,6 +179,21 @@ class StreamMeter:
             (self._held if self._held or self.terminal else leaving).append(overflow)
         self._quick = self.output_seen and self._cutter.idle and not self._held and not self.terminal
         return leaving[0] if len(leaving) == 1 else b"".join(leaving)
+
+    def _learn(self, data: bytes) -> None:
+        """Keep what surrounds the text in ``data``, which passed the words."""
+        self._lessons -= 1
+        text_hole, pad_hole = self.holes
+        before = data.find(text_hole) + len(text_hole)
+        if before < len(text_hole):
+            return
+        between = data.find(b'"', before)
+        pad = data.find(pad_hole, between) if pad_hole else -1
+        after = data.find(b'"', pad + len(pad_hole)) if pad >= 0 else len(data)
+        self._before, self._before_size = data[:before], before
+        self._between = data[between : pad + len(pad_hole)] if pad >= 0 else data[between:]
+        self._between_size = len(self._between)
+        self._after, self._after_size = data[after:], len(data) - after
 
     def _take(self, frame: Frame, leaving: list[bytes]) -> None:
         verdict = PASS if self.terminal else self._judge(frame)
