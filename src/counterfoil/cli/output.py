@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -40,6 +41,11 @@ def details(row: Mapping[str, Any], *, as_json: bool) -> None:
     else:
         width = max(len(name) for name in row)
         lines(*(f"{name:<{width}}  {cell(value)}".rstrip() for name, value in row.items()))
+
+
+def in_path(text: str) -> str:
+    """``text`` as one segment of a path."""
+    return quote(text, safe="")
 
 
 def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:

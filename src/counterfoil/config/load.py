@@ -16,14 +16,13 @@ from pathlib import Path
 
 from counterfoil.config.check import check
 from counterfoil.config.known import KNOWN_PROVIDERS, KnownProvider
-from counterfoil.config.model import Config, RouteConfig, TargetConfig
+from counterfoil.config.model import DEFAULT_DATA, Config, RouteConfig, TargetConfig
 from counterfoil.config.shape import Fitter, Spelling
 from counterfoil.config.tree import Branch, Leaf, Node, Origin, Sequence, fault, from_values, from_yaml, overlay
 from counterfoil.config.variables import CONFIG, layer
 from counterfoil.errors import ConfigError
 
 DEFAULT_FILE = Path("counterfoil.yaml")
-DEFAULT_DATA = Path("counterfoil-data")
 FILE_BYTES_MAX = 4 << 20
 
 
@@ -119,7 +118,7 @@ def _usual_providers(environ: Mapping[str, str]) -> Branch:
     found: dict[str, Node] = {
         name: Branch({}, Origin(variable))
         for name, known in KNOWN_PROVIDERS.items()
-        for variable in known.variables[:]
+        for variable in known.variables
         if environ.get(variable)
     }
     return Branch(found, origin)

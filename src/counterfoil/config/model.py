@@ -8,12 +8,14 @@ provider has its ``type``, ``base_url`` and ``prices``, and its ``timeouts`` are
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
 MIB = 1 << 20
 KIB = 1 << 10
+
+DEFAULT_DATA: Final = Path("counterfoil-data")
 
 ProviderType = Literal["openai", "anthropic", "google"]
 CaptureLevel = Literal["full", "metadata", "off"]
@@ -167,9 +169,13 @@ class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything an operator can set."""
 
-    data: Annotated[Path, Meta(description="The data folder: ledger, keys, journal. Created on first start.")] = Path(
-        "counterfoil-data"
-    )
+    data: Annotated[
+        Path,
+        Meta(
+            description="The data folder: ledger, keys, journal. Created on first start.",
+            extra_json_schema={"default": str(DEFAULT_DATA)},
+        ),
+    ] = field(default_factory=lambda: DEFAULT_DATA)
     host: Annotated[str, Meta(description="The address to listen on; 0.0.0.0 for every one.")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="The port to listen on; 0 lets the system choose.")] = 8080
     workers: Annotated[int, Meta(ge=1, le=64, description="Processes that serve.")] = 1

@@ -23,13 +23,14 @@ def schema() -> dict[str, Any]:
     """The schema as plain JSON values (JSON Schema 2020-12)."""
     (root,), parts = msgspec.json.schema_components([Config], schema_hook=_paths, ref_template="#/$defs/{name}")
     for part in parts.values():
+        _drop_hollow_defaults(part)
         _allow_variables(part)
         part.pop("title", None)
     _allow_short_routes(parts)
     providers = parts["Config"]["properties"]["providers"]
-    known = ", ".join(KNOWN_PROVIDERS)
-    providers["description"] = f"{providers['description']} Known by name, no address needed: {known}."
-    providers["propertyNames"] = {"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
+    providers["propertyNames"] = {
+        "anyOf": [{"enum": list(KNOWN_PROVIDERS)}, {"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}]
+    }
     providers["additionalProperties"] = {"anyOf": [providers["additionalProperties"], {"type": "null"}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -49,6 +50,14 @@ def _paths(kind: type) -> dict[str, Any]:
     if kind is Path:
         return {"type": "string", "minLength": 1}
     raise NotImplementedError(kind)
+
+
+def _drop_hollow_defaults(part: dict[str, Any]) -> None:
+    """Take away defaults that repeat a part's own, and empty ones that the loader fills in."""
+    for prop in part.get("properties", {}).values():
+        if "$ref" in prop or prop.get("default") == "":
+            prop.pop("default", None)
+    part["properties"].get("type", {}).pop("default", None)
 
 
 def _allow_variables(part: dict[str, Any]) -> None:
