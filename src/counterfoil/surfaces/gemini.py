@@ -120,7 +120,7 @@ class GeminiMeter(StreamMeter):
     def end(self) -> bytes:
         """Give every byte still kept back that the client may have."""
         lead, self._lead = self._lead, None
-        return lead or super().end()
+        return (lead or b"") + super().end()
 
     def _judge(self, frame: Frame) -> Verdict:
         if self._array is None:

@@ -40,7 +40,7 @@ _MODALITIES = {
     "AUDIO": "audio_tokens",
     "IMAGE": "image_tokens",
     "VIDEO": "video_tokens",
-    "DOCUMENT": "document_tokens",
+    "DOCUMENT": "image_tokens",  # pages are read, and billed, as images
 }
 
 # What each dialect calls the same count. One pass over a usage object sorts its counts by these tables.
@@ -122,13 +122,14 @@ def _sort(body: dict[str, Any], names: dict[str, str], found: dict[str, int]) ->
 class _Sorted:
     """A usage object sorted by what its counts mean. ``honest`` is False when one of them could not be a count."""
 
-    __slots__ = ("counts", "honest", "input", "meters", "output")
+    __slots__ = ("billed", "counts", "honest", "input", "meters", "output")
 
     def __init__(self, body: dict[str, Any]) -> None:
         self.counts: dict[str, int] = {}
         self.input: dict[str, int] = {}
         self.output: dict[str, int] = {}
         self.meters: dict[str, int] = {}
+        self.billed = "billed_units" in body  # Cohere: what was cached is not in them
         self.honest = _sort(body, _COUNTS, self.counts)
         for name, value in body.items():
             if name in _OBJECTS:
@@ -197,7 +198,7 @@ def _prompt(found: _Sorted, *, inside: bool) -> int | None:
     """All input. ``inside`` tells the OpenAI spelling, in which cached tokens are inside the prompt already."""
     counts, details = found.counts, found.input
     prompt = counts.get("prompt", counts.get("input"))
-    if "cached" in counts:
+    if "cached" in counts and not found.billed:
         details.setdefault("cached_tokens", counts["cached"])
     split = details.get("cache_write_5m_tokens", 0) + details.get("cache_write_1h_tokens", 0)
     if split == 0:
