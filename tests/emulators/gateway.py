@@ -71,8 +71,6 @@ class Gateway:
     def key(self, team: str = "acme", app: str | None = None) -> str:
         """An active key of ``team``, made on first use."""
         if (team, app) not in self._keys:
-            if not any(known == team for known, _ in self._keys):
-                self.command("teams", "create", team)
             named = ["--app", app] if app else []
             self._keys[team, app] = self.command("keys", "create", "--team", team, *named).stdout.strip()
         return self._keys[team, app]

@@ -146,10 +146,7 @@ def _start_gateway(console: Console, stack: ExitStack, place: Place, port: int, 
 
 
 def _make_key(console: Console, place: Place) -> str:
-    data = ["--data", str(place.data)]
-    if TEAM not in _command("teams", "list", "--json", *data):
-        _command("teams", "create", TEAM, *data)
-    key = _command("keys", "create", "--team", TEAM, "--app", APP, *data).strip()
+    key = _command("keys", "create", "--team", TEAM, "--app", APP, "--data", str(place.data)).strip()
     console.print(f"[dim]key      [/]{escape(key[:14])}…  (team {TEAM}, app {APP}; shown once, stored as a digest)")
     return key
 
