@@ -13,7 +13,7 @@ from collections.abc import Callable
 PREFIX = "gen_"
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
-_VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
+_TO_BASE_32 = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 _PATTERN = re.compile(rf"gen_([0-7][{_ALPHABET}]{{25}})\Z")
 _ENTROPY_BITS = 80
 _SHIFTS = tuple(range(120, -1, -10))
@@ -49,7 +49,4 @@ def parse(request_id: str) -> int | None:
     match = _PATTERN.match(request_id)
     if match is None:
         return None
-    value = 0
-    for letter in match[1]:
-        value = value << 5 | _VALUES[letter]
-    return value
+    return int(match[1].translate(_TO_BASE_32), 32)

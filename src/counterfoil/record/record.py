@@ -105,12 +105,16 @@ class Record(Struct, frozen=True, kw_only=True):
 
 
 class CaptureInfo(Struct, frozen=True, kw_only=True):
-    """What was kept of the bodies when the record was written. ``digest`` commits to the sealed bytes, never to text."""
+    """What was kept of the bodies when the record was written. ``digest`` commits to the sealed bytes, never to text.
+
+    ``retention_days`` counts from ``created_at``: bodies that are missing before then were erased or tampered with.
+    """
 
     policy: CapturePolicy
     state: CaptureState
     bytes: int = 0
     digest: str | None = None
+    retention_days: int | None = None
 
 
 class Chain(Struct, frozen=True):

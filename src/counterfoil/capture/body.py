@@ -1,0 +1,150 @@
+"""What was captured of one call, and the bytes it is kept as.
+
+The encoding is versioned and exact: what comes out equals what went in, byte for byte and chunk for chunk, so that a
+recording can be played back with the frames and the pace the provider gave it.
+
+::
+
+    offset  size  field
+    0       1     version (1)
+    1       1     flags: 1 replayable present, 2 the response is chunks, 4 chunk times are 64 bit
+    2       2     response status
+    4       1     length of the request's media type
+    5       1     length of the response's media type
+    6       4     length of the request
+    10      4     length of the replayable body
+    14      4     number of chunks (0 for a whole body)
+    18      4     number of chunk times (0 or the number of chunks)
+    22            media types, chunk lengths (4 bytes each), chunk times (differences to the one before, 4 or 8 bytes
+                  each), request, replayable body, response
+
+Little endian throughout. Lengths come before bodies so that one pass cuts the buffer, and every length is checked
+against the buffer: damaged bytes raise :class:`ValueError`, never a wrong capture.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import accumulate, pairwise
+from typing import Final
+
+from msgspec import Struct
+
+VERSION: Final = 1
+_HEAD = struct.Struct("<BBHBBIIII")
+_HAS_REPLAYABLE = 1
+_IS_CHUNKS = 2
+_WIDE_TIMES = 4
+_TYPE_BYTES_MAX = 255
+_NARROW_MAX = 0xFFFF_FFFF
+
+
+class Capture(Struct, frozen=True):
+    """The bodies of one call.
+
+    ``request`` is the body as it arrived. ``replayable`` is the JSON object to resubmit when the request itself is not
+    one (multipart). ``response`` is a whole body, or the chunks of a stream as they were received; then ``offsets_us``
+    gives, for each chunk, the microseconds since dispatch (non-decreasing, not negative).
+    """
+
+    request: bytes
+    request_type: str
+    replayable: bytes | None
+    response: bytes | tuple[bytes, ...]
+    response_type: str
+    response_status: int
+    offsets_us: tuple[int, ...] = ()
+
+    @property
+    def response_body(self) -> bytes:
+        """The response as one piece."""
+        response = self.response
+        return response if isinstance(response, bytes) else b"".join(response)
+
+
+def encode(capture: Capture) -> bytes:
+    """The bytes of ``capture``. Raises :class:`ValueError` when its times do not fit its chunks."""
+    request_type = _type_bytes(capture.request_type)
+    response_type = _type_bytes(capture.response_type)
+    replayable = capture.replayable
+    response = capture.response
+    flags = 0 if replayable is None else _HAS_REPLAYABLE
+    table = b""
+    chunk_count = time_count = 0
+    if not isinstance(response, bytes):
+        chunk_count = len(response)
+        time_count = len(capture.offsets_us)
+        wide, times = _encode_times(capture.offsets_us, chunk_count)
+        flags |= _IS_CHUNKS | wide
+        table = struct.pack(f"<{chunk_count}I", *map(len, response)) + times
+        response = b"".join(response)
+    head = _HEAD.pack(
+        VERSION,
+        flags,
+        capture.response_status,
+        len(request_type),
+        len(response_type),
+        len(capture.request),
+        len(replayable) if replayable is not None else 0,
+        chunk_count,
+        time_count,
+    )
+    return b"".join((head, request_type, response_type, table, capture.request, replayable or b"", response))
+
+
+def decode(data: bytes) -> Capture:
+    """The capture in ``data``. Raises :class:`ValueError` when ``data`` is damaged or of an unknown version."""
+    try:
+        return _decode(data)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ValueError("The captured bodies are damaged.") from error
+
+
+def _decode(data: bytes) -> Capture:
+    version, flags, status, *lengths, chunk_count, time_count = _HEAD.unpack_from(data)
+    if version != VERSION:
+        raise ValueError(f"The captured bodies have version {version}; this one knows {VERSION}.")
+    if time_count not in (0, chunk_count):
+        raise ValueError("The captured bodies are damaged.")
+    request_type_end = _HEAD.size + lengths[0]
+    table = request_type_end + lengths[1]
+    chunk_lengths = struct.unpack_from(f"<{chunk_count}I", data, table)
+    times_at = table + 4 * chunk_count
+    wide = bool(flags & _WIDE_TIMES)
+    differences = struct.unpack_from(f"<{time_count}{'Q' if wide else 'I'}", data, times_at)
+    request_at = times_at + time_count * (8 if wide else 4)
+    replayable_at = request_at + lengths[2]
+    response_at = replayable_at + lengths[3]
+    response: bytes | tuple[bytes, ...] = data[response_at:]
+    if response_at > len(data) or (flags & _IS_CHUNKS and sum(chunk_lengths) != len(data) - response_at):
+        raise ValueError("The captured bodies are damaged.")
+    if flags & _IS_CHUNKS:
+        response = tuple(data[a:b] for a, b in pairwise(accumulate(chunk_lengths, initial=response_at)))
+    return Capture(
+        request=data[request_at:replayable_at],
+        request_type=data[_HEAD.size : request_type_end].decode(),
+        replayable=data[replayable_at:response_at] if flags & _HAS_REPLAYABLE else None,
+        response=response,
+        response_type=data[request_type_end:table].decode(),
+        response_status=status,
+        offsets_us=tuple(accumulate(differences)),
+    )
+
+
+def _type_bytes(media_type: str) -> bytes:
+    """A media type is short in practice; a longer one (hostile or broken) keeps its first 255 bytes."""
+    encoded = media_type.encode(errors="replace")
+    return encoded if len(encoded) <= _TYPE_BYTES_MAX else encoded[:_TYPE_BYTES_MAX].decode(errors="ignore").encode()
+
+
+def _encode_times(offsets_us: tuple[int, ...], chunk_count: int) -> tuple[int, bytes]:
+    """The flag for their width, and the differences between successive times."""
+    if not offsets_us:
+        return 0, b""
+    if len(offsets_us) != chunk_count:
+        raise ValueError(f"There are {len(offsets_us)} chunk times for {chunk_count} chunks.")
+    differences = [offsets_us[0], *(b - a for a, b in pairwise(offsets_us))]
+    if min(differences) < 0:
+        raise ValueError("Chunk times must not decrease.")
+    wide = max(differences) > _NARROW_MAX
+    return _WIDE_TIMES if wide else 0, struct.pack(f"<{chunk_count}{'Q' if wide else 'I'}", *differences)

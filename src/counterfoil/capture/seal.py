@@ -1,0 +1,217 @@
+"""Bodies at rest: compressed, then sealed with AES-256-GCM under a key of the team's own.
+
+Keys, from the outside in:
+
+* The folder's secret ``kek`` never encrypts anything itself; HKDF-SHA-256 derives one key a purpose from it, so a flaw in
+  one use cannot reach another. This module's purpose is wrapping data keys.
+* Each team has data keys of 32 random bytes, stored wrapped (AES-256-GCM under the derived key, random 96-bit nonce, a
+  handful of wraps in a folder's life). The newest seals; all of them open. Destroying a team's rows destroys every body
+  the team ever had, in backups of the database too, once the team's row is gone from them or the secret is.
+
+A sealed blob::
+
+    offset  size  field
+    0       1     codec: 0 plain, 1 zstd, 2 zstd with dictionary 1; the version of this format as well
+    1       4     data key
+    5       12    nonce
+    17            ciphertext and 16 bytes of tag
+
+The header (without the nonce), the record's id and the team are authenticated with every blob: a body moved to another
+record or another team, or given another codec, does not open.
+
+Nonces. A GCM nonce must never come twice under one key. A sealer draws 64 random bits when it is made and counts in the
+other 32; when the counter ends it draws again. Within a sealer nonces cannot repeat. Two sealers share a prefix under one
+key with a chance of n²/2⁶⁵ for n sealers ever made on this folder: after a million starts, 3·10⁻⁸. NIST SP 800-38D allows
+2⁻³² for randomly drawn nonces after 2³² messages; this construction is at that level after two million starts, whatever
+the number of messages. Rejected: 96 random bits a message (a system call each, and a limit of 2³² messages a key), and the
+record's id as the nonce (an id is unique only as long as nobody restores a clock and a random generator's state).
+
+Compression before encryption reveals lengths. An attacker who could choose part of a body and watch the size of the
+blob could guess at the rest; whoever can watch the database's blobs already holds the data folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+import zstandard
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from counterfoil.capture.dictionary import DICTIONARY_1
+
+PLAIN: Final = 0
+ZSTD: Final = 1
+ZSTD_DICTIONARY_1: Final = 2
+
+BODY_BYTES_MAX: Final = 1 << 30
+"""What a body may unpack to: SQLite's own limit for one value."""
+
+_DICTIONARY_BYTES_MAX = 16 * 1024  # a larger body has learned its own words by then
+_FAST_ABOVE_BYTES = 64 * 1024  # level 1 from here on: a prompt of 400 KB must cost milliseconds, not tens
+_PLAIN_BELOW_BYTES = 96
+_SMALL_LEVEL = -1
+_HEAD_BYTES = 5
+_NONCE_BYTES = 12
+_NONCE_PREFIX_BYTES = 8
+_COUNTER_END = 1 << 32
+_WRAP_PURPOSE = b"counterfoil/wrap-data-key/1"
+_BODY_PURPOSE = b"counterfoil/body/1\0"
+
+
+class DataKey(NamedTuple):
+    """One wrapped data key as it is stored."""
+
+    key_id: int
+    wrapped: bytes
+
+
+class DataKeyStore(Protocol):
+    """Where wrapped data keys live. Durable on return."""
+
+    def newest(self, team_id: str) -> DataKey | None: ...
+
+    def get(self, key_id: int) -> DataKey | None: ...
+
+    def add(self, team_id: str, wrapped: bytes) -> int:
+        """Store a new key; give its id (1 … 2³²-1)."""
+        ...
+
+
+class BodyUnreadable(Exception):
+    """A sealed body does not open: its key is gone, or the blob is damaged or stands in the wrong place."""
+
+
+class KeyRing:
+    """Wraps and unwraps the teams' data keys. ``secret`` is the folder's ``kek``; ``entropy(n)`` gives random bytes."""
+
+    def __init__(self, secret: bytes, store: DataKeyStore, entropy: Callable[[int], bytes]) -> None:
+        self._wrapping = AESGCM(derive(secret, _WRAP_PURPOSE))
+        self._store = store
+        self._entropy = entropy
+
+    def newest(self, team_id: str) -> tuple[int, AESGCM]:
+        """The key that seals for ``team_id``, made when the team has none."""
+        stored = self._store.newest(team_id)
+        if stored is not None:
+            return stored.key_id, self._unwrap(team_id, stored)
+        nonce = self._entropy(_NONCE_BYTES)
+        key = self._entropy(32)
+        wrapped = nonce + self._wrapping.encrypt(nonce, key, _WRAP_PURPOSE + team_id.encode())
+        return self._store.add(team_id, wrapped), AESGCM(key)
+
+    def key(self, team_id: str, key_id: int) -> AESGCM:
+        """Raises :class:`BodyUnreadable` when the key was destroyed or is not this team's."""
+        stored = self._store.get(key_id)
+        if stored is None:
+            raise BodyUnreadable(f"The data key {key_id} does not exist any more.")
+        return self._unwrap(team_id, stored)
+
+    def _unwrap(self, team_id: str, stored: DataKey) -> AESGCM:
+        nonce, sealed = stored.wrapped[:_NONCE_BYTES], stored.wrapped[_NONCE_BYTES:]
+        try:
+            return AESGCM(self._wrapping.decrypt(nonce, sealed, _WRAP_PURPOSE + team_id.encode()))
+        except (InvalidTag, ValueError) as error:
+            raise BodyUnreadable(f"The data key {stored.key_id} does not unwrap; is this the folder's secret?") from error
+
+
+class Sealer:
+    """Compresses and seals bodies. For one thread: its compressors and its nonce counter are not shared."""
+
+    def __init__(self, ring: KeyRing, entropy: Callable[[int], bytes]) -> None:
+        self._ring = ring
+        self._entropy = entropy
+        self._keys: dict[str, tuple[bytes, AESGCM, bytes]] = {}
+        self._prefix = entropy(_NONCE_PREFIX_BYTES)
+        self._counter = 0
+        dictionary = _dictionary_1()
+        dictionary.precompute_compress(level=_SMALL_LEVEL)
+        self._small = zstandard.ZstdCompressor(level=_SMALL_LEVEL, dict_data=dictionary, write_dict_id=False).compress
+        self._middle = zstandard.ZstdCompressor(level=3).compress
+        self._large = zstandard.ZstdCompressor(level=1).compress
+
+    def seal(self, team_id: str, record_id: bytes, body: bytes) -> bytes:
+        """The sealed blob of ``body``. Raises :class:`BodyUnreadable` when the team's key cannot be used."""
+        key = self._keys.get(team_id)
+        if key is None:
+            key = self._key(team_id)
+        codec, packed = self._pack(body)
+        counter = self._counter
+        if counter == _COUNTER_END:
+            self._prefix = self._entropy(_NONCE_PREFIX_BYTES)
+            counter = 0
+        self._counter = counter + 1
+        head = codec + key[0]
+        nonce = self._prefix + counter.to_bytes(4, "big")
+        return head + nonce + key[1].encrypt(nonce, packed, head + record_id + key[2])
+
+    def forget(self) -> None:
+        """Drop the cached keys, after a team's keys were destroyed or the store was lost and found."""
+        self._keys.clear()
+
+    def _key(self, team_id: str) -> tuple[bytes, AESGCM, bytes]:
+        key_id, key = self._ring.newest(team_id)
+        entry = (key_id.to_bytes(4, "little"), key, _BODY_PURPOSE + team_id.encode())
+        self._keys[team_id] = entry
+        return entry
+
+    def _pack(self, body: bytes) -> tuple[bytes, bytes]:
+        size = len(body)
+        if size < _PLAIN_BELOW_BYTES:
+            return _PLAIN_CODE, body
+        if size <= _DICTIONARY_BYTES_MAX:
+            return _DICTIONARY_1_CODE, self._small(body)
+        packed = self._middle(body) if size <= _FAST_ABOVE_BYTES else self._large(body)
+        return (_ZSTD_CODE, packed) if len(packed) < size else (_PLAIN_CODE, body)
+
+
+class Opener:
+    """Opens sealed bodies. For one thread."""
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._ring = ring
+        self._keys: dict[tuple[str, int], AESGCM] = {}
+        self._zstd = zstandard.ZstdDecompressor()
+        self._zstd_dictionary_1 = zstandard.ZstdDecompressor(dict_data=_dictionary_1())
+
+    def open(self, team_id: str, record_id: bytes, sealed: bytes) -> bytes:
+        """The body in ``sealed``. Raises :class:`BodyUnreadable`."""
+        head = sealed[:_HEAD_BYTES]
+        key_id = int.from_bytes(head[1:], "little")
+        key = self._keys.get((team_id, key_id))
+        if key is None:
+            key = self._keys[team_id, key_id] = self._ring.key(team_id, key_id)
+        nonce = sealed[_HEAD_BYTES : _HEAD_BYTES + _NONCE_BYTES]
+        try:
+            packed = key.decrypt(
+                nonce, sealed[_HEAD_BYTES + _NONCE_BYTES :], head + record_id + _BODY_PURPOSE + team_id.encode()
+            )
+            return self._unpack(head[0], packed)
+        except (InvalidTag, ValueError, zstandard.ZstdError) as error:
+            raise BodyUnreadable("The sealed body is damaged, or belongs to another record.") from error
+
+    def _unpack(self, codec: int, packed: bytes) -> bytes:
+        if codec == PLAIN:
+            return packed
+        if codec == ZSTD:
+            return self._zstd.decompress(packed, max_output_size=BODY_BYTES_MAX)
+        if codec == ZSTD_DICTIONARY_1:
+            return self._zstd_dictionary_1.decompress(packed, max_output_size=BODY_BYTES_MAX)
+        raise BodyUnreadable(f"The body was sealed with codec {codec}, which this version does not know.")
+
+
+def derive(secret: bytes, purpose: bytes) -> bytes:
+    """The 32-byte key for one purpose (RFC 5869, HKDF with SHA-256, no salt: the secret is uniform already)."""
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret)
+
+
+def _dictionary_1() -> zstandard.ZstdCompressionDict:
+    return zstandard.ZstdCompressionDict(DICTIONARY_1, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+
+
+_PLAIN_CODE: Final = bytes([PLAIN])
+_ZSTD_CODE: Final = bytes([ZSTD])
+_DICTIONARY_1_CODE: Final = bytes([ZSTD_DICTIONARY_1])

@@ -1,0 +1,138 @@
+"""Connections to ledger.db: how they are opened, and how an old database becomes a current one.
+
+One database, write-ahead log. Writers commit with ``synchronous=FULL`` (each commit waits for ``fdatasync`` of the log)
+or, when the operator chose ``durability: write``, with ``NORMAL`` (a commit survives the process, not the power).
+Automatic checkpoints are off: copying the log back is ``keeper.py``'s work, in another thread.
+
+Pages have 8 KiB: a record has about 2 KiB, and on 4 KiB pages every second one would stand alone with half a page of
+nothing beside it (measured: the same bytes a record in the best case, 1.8 times in the worst).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final, Literal
+
+import apsw
+
+from counterfoil.errors import ConfigError
+from counterfoil.ledger import sql
+
+Durability = Literal["fsync", "write"]
+
+PAGE_BYTES: Final = 8192
+APPLICATION_ID: Final = 0x43_46_4C_31  # "CFL1"
+
+BUSY_WAIT_S: Final = 5.0
+"""How long a statement waits for another process's lock. A holder needs a millisecond; a stopped one must not hang us."""
+
+WAL_BYTES: Final = 16 * 1024 * 1024
+"""The log is made this long at once and then reused from the start: writing inside a file is cheaper to sync than
+growing it (measured on ext4: 120 µs against 220 µs)."""
+
+_BUSY_STEP_S = 0.0001
+_MMAP_BYTES = 1 << 30
+_WRITER_CACHE_KIB = 8 * 1024
+_READER_CACHE_KIB = 2 * 1024
+
+
+def open_writer(path: Path, durability: Durability, vfs: str | None = None) -> apsw.Connection:
+    """A connection that commits; the database is made or migrated when needed.
+
+    Raises :class:`ConfigError` for a database that is newer than this version, and :class:`apsw.Error`.
+    """
+    if not path.exists():  # never open an existing one by other means: closing it would drop SQLite's locks on it
+        path.touch(mode=0o600)
+    connection = apsw.Connection(str(path), vfs=vfs)
+    try:
+        wait_briefly(connection)
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'fsync' else 'NORMAL'}")
+        connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> apsw.Connection:
+    """A connection that only reads, while a gateway runs or none does. Raises :class:`apsw.Error`."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    wait_briefly(connection)
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute(f"PRAGMA mmap_size = {_MMAP_BYTES}")
+    connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
+    return connection
+
+
+def wait_briefly(connection: apsw.Connection) -> None:
+    """Wait for other processes' locks in steps of a tenth of a millisecond, for :data:`BUSY_WAIT_S` in all.
+
+    SQLite's own back-off sleeps 1, 2, 5 … 100 ms, far longer than a commit takes.
+    """
+    deadline = 0.0
+
+    def wait(tries: int) -> bool:
+        nonlocal deadline
+        if tries == 0:
+            deadline = time.monotonic() + BUSY_WAIT_S
+        time.sleep(_BUSY_STEP_S)
+        return time.monotonic() < deadline
+
+    connection.set_busy_handler(wait)
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Bring the schema to the newest version. Several processes may do so at once; one does.
+
+    Raises :class:`ConfigError` for a database that is newer than this version.
+    """
+    steps = sql.migrations()
+    newest = steps[-1][0]
+    if connection.pragma("user_version") == newest:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = int(connection.pragma("user_version"))
+        if found > newest:
+            raise ConfigError(
+                f"The ledger was written by a newer Counterfoil (schema {found}, this one knows {newest}). "
+                "Run that version, or restore a backup made with this one."
+            )
+        for number, text in steps:
+            if number > found:
+                connection.execute(text)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {newest}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def extend_log(connection: apsw.Connection, path: Path) -> None:
+    """Fill the write-ahead log with zeros up to :data:`WAL_BYTES`, so that commits write inside it.
+
+    The log's valid part is told by checksums, never by the file's length, so zeros behind it mean nothing. The write
+    lock is held meanwhile: nobody appends where the zeros go.
+    """
+    log = path.with_name(path.name + "-wal")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            while size < WAL_BYTES:
+                size += os.pwrite(descriptor, bytes(min(1 << 20, WAL_BYTES - size)), size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    finally:
+        connection.execute("ROLLBACK")

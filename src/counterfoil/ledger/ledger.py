@@ -1,0 +1,251 @@
+"""The ledger as a worker uses it: open, admit, settle, close. One a process; its loop's thread calls everything here.
+
+Opening claims the lowest free writer number, so a worker that takes a dead one's place also takes up its journal, and
+makes records of the calls that nobody settled, its own and those of every other journal without an owner. They are
+durable before :meth:`Ledger.open` returns: no call is taken while an old one has no record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from counterfoil.capture.seal import KeyRing, Sealer
+from counterfoil.errors import ConfigError, GatewayFault
+from counterfoil.folder import DataFolder
+from counterfoil.ledger import database
+from counterfoil.ledger.database import Durability
+from counterfoil.ledger.intents import IntentLog, writer_numbers
+from counterfoil.ledger.keeper import Keeper
+from counterfoil.ledger.recovery import interrupted
+from counterfoil.ledger.reserve import Reserve
+from counterfoil.ledger.retention import Eraser, Sweeper
+from counterfoil.ledger.rows import RowMaker
+from counterfoil.ledger.settlement import Intent, Settlement
+from counterfoil.ledger.signing import Signer
+from counterfoil.ledger.store import Store, StoredKeys
+from counterfoil.ledger.writer import Acknowledge, Connected, Writer
+from counterfoil.record.ids import parse
+
+PATIENCE_S: Final = 10.0
+"""How long a call's last byte waits for a ledger in trouble before its client is told."""
+
+CLOSE_S: Final = 15.0
+"""How long closing waits for the last commits."""
+
+RECOVERY_ROWS: Final = 512
+
+
+class Ledger:
+    """The writing end. ``admitted``, ``settled`` and ``refused`` count this process's calls since it opened."""
+
+    def __init__(
+        self,
+        log: IntentLog,
+        make_writer: Callable[[Acknowledge], Writer],
+        keeper: Keeper,
+        eraser: Eraser,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._log = log
+        self._loop = loop
+        self._writer = make_writer(self._acknowledge)
+        self._keeper = keeper
+        self._sweeper = Sweeper(eraser, active=log.number == 0)
+        self._eraser = eraser
+        self.admitted = 0
+        self.settled = 0
+        self.refused = 0
+        self.last_commit_wait_ms = 0.0
+
+    @classmethod
+    def open(
+        cls,
+        folder: DataFolder,
+        *,
+        durability: Durability,
+        loop: asyncio.AbstractEventLoop,
+        retention_days: int,
+        checkpoint_seconds: float = 60.0,
+        checkpoint_folder: Path | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        entropy: Callable[[int], bytes] = os.urandom,
+        patience_s: float = PATIENCE_S,
+        vfs: str | None = None,
+    ) -> Ledger:
+        """Open (or make) the ledger of ``folder``; every interrupted call has its record on return.
+
+        Raises :class:`ConfigError` when the folder cannot be used.
+        """
+        path = folder.ledger_db
+        secret = folder.secret("kek")
+        signer = Signer(folder.secret("signing"), now_ms, checkpoint_folder)
+        log = IntentLog.claim_lowest(folder.journal)
+
+        def connect() -> Connected:
+            connection = database.open_writer(path, durability, vfs)
+            ring = KeyRing(secret, StoredKeys(connection, now_ms()), entropy)
+            return Connected(
+                connection, Store(connection, log.number), RowMaker(Sealer(ring, entropy), retention_days)
+            )
+
+        reserve = Reserve(folder.root / "reserve")
+        try:
+            roomy = reserve.take()
+            first = connect()
+            if log.number == 0:
+                database.extend_log(first.connection, path)
+            _recover(folder, log, first, now_ms())
+            first.connection.close()
+        except (apsw.Error, OSError) as error:
+            log.close()
+            raise ConfigError(f"The ledger {path} cannot be opened ({error}).") from error
+        keeper = Keeper(lambda: database.open_writer(path, durability, vfs))
+
+        def make_writer(acknowledge: Acknowledge) -> Writer:
+            return Writer(
+                connect,
+                close_slot=log.close_slot,
+                acknowledge=acknowledge,
+                signer=signer,
+                keeper=keeper,
+                reserve=reserve,
+                patience_s=patience_s,
+                period_s=checkpoint_seconds,
+            )
+
+        ledger = cls(log, make_writer, keeper, Eraser(path, signer, now_ms), loop)
+        ledger.start(refuse=not roomy)
+        return ledger
+
+    def start(self, *, refuse: bool) -> None:
+        """Start the threads. With ``refuse`` calls are taken only once the disk has room."""
+        if refuse:
+            self._writer.refusal = "ledger_unavailable"
+        self._keeper.start()
+        self._writer.start()
+        self._sweeper.start()
+
+    # The hot path.
+
+    def admit(self, intent: Intent) -> int:
+        """Keep the intent of a call about to be dispatched; give its slot.
+
+        Raises :class:`GatewayFault` ``ledger_unavailable`` or ``overloaded``: then nothing may be sent.
+        """
+        refusal = self._writer.refusal
+        if refusal is not None:
+            self.refused += 1
+            raise GatewayFault(refusal)
+        slot = self._log.admit(intent)
+        self.admitted += 1
+        return slot
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[None]:
+        """Make ``settlement`` durable; the future is done when it is.
+
+        It fails with :class:`GatewayFault` ``ledger_unavailable`` when that could not be done in time. The record is
+        then kept in memory and written as soon as the ledger can be, and says that its answer was withheld.
+        """
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._writer.alive:
+            self._writer.put(settlement, future)
+        else:
+            future.set_exception(GatewayFault("ledger_unavailable"))
+        return future
+
+    # What others ask.
+
+    @property
+    def healthy(self) -> bool:
+        """Whether calls are taken."""
+        return self._writer.refusal is None and self._writer.alive
+
+    @property
+    def depth(self) -> int:
+        """Records that are not durable yet."""
+        return self._writer.depth
+
+    @property
+    def open_intents(self) -> int:
+        """Calls of this worker that were admitted and have no record yet."""
+        return self._log.open_count
+
+    @property
+    def commits(self) -> int:
+        """Group commits so far."""
+        return self._writer.commits
+
+    @property
+    def last_checkpoint_ms(self) -> int | None:
+        """When the last checkpoint was signed, Unix milliseconds; None before the first."""
+        return self._writer.last_checkpoint_ms
+
+    def erase(self, team_id: str, request_id: str, reason: str = "requested") -> bool:
+        """Destroy the bodies of one generation; from any thread. False when there are none (any more)."""
+        value = parse(request_id)
+        return value is not None and self._eraser.erase(team_id, value.to_bytes(16, "big"), reason)
+
+    async def close(self) -> None:
+        """Commit what is queued, sign, and leave. The folder is complete without its log when this returns."""
+        self._sweeper.close()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._writer.close, CLOSE_S)
+        await loop.run_in_executor(None, self._keeper.close)
+        await asyncio.sleep(0)  # the last acknowledgements are in the loop's queue
+        self._log.close()
+
+    # From the writer's thread.
+
+    def _acknowledge(
+        self, futures: list[asyncio.Future[None] | None], slots: list[int], wait_s: float, fault: GatewayFault | None
+    ) -> None:
+        """Pass the outcome of a batch on to the loop, in one wake-up."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._acknowledged, futures, slots, wait_s, fault)
+
+    def _acknowledged(
+        self, futures: list[asyncio.Future[None] | None], slots: list[int], wait_s: float, fault: GatewayFault | None
+    ) -> None:
+        release = self._log.release
+        for slot in slots:
+            release(slot)
+        for future in futures:
+            if future is not None and not future.done():
+                if fault is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(fault)
+        if fault is None:
+            self.settled += len(futures)
+            self.last_commit_wait_ms = wait_s * 1000
+
+
+def _recover(folder: DataFolder, own: IntentLog, connected: Connected, now_ms: int) -> None:
+    """Give every call without an owner its record, then free its slot."""
+    logs = [own]
+    for number in writer_numbers(folder.journal):
+        if number != own.number:
+            other = IntentLog.claim(folder.journal, number)
+            if other is not None:
+                logs.append(other)
+    for log in logs:
+        open_intents = [intent for _, intent in log.open_intents() if intent is not None]
+        lost = [intent for intent in open_intents if _unrecorded(connected.store, intent)]
+        rows = [connected.maker.row(interrupted(intent, now_ms), None) for intent in lost]
+        for at in range(0, len(rows), RECOVERY_ROWS):
+            connected.store.append(rows[at : at + RECOVERY_ROWS])
+        log.clear()
+        if log is not own:
+            log.close()
+
+
+def _unrecorded(store: Store, intent: Intent) -> bool:
+    value = parse(intent.request_id)
+    return value is not None and not store.has_record(value.to_bytes(16, "big"))

@@ -1,0 +1,142 @@
+-- Every statement the ledger runs, but for the bulk inserts that writer.py builds and the filters that query.py builds.
+-- A statement begins with `-- name:`; the comment lines that follow say what it gives.
+
+-- name: last_seq
+-- The place of the newest record; 0 in an empty ledger.
+SELECT coalesce(max(seq), 0) FROM generations
+
+-- name: has_record
+-- Whether there is a record with this id.
+SELECT 1 FROM generations WHERE id = ?
+
+-- name: indexed_seq
+-- How far the derived tables go.
+SELECT seq FROM indexed WHERE one = 1
+
+-- name: chain_end_indexed
+-- The end of a writer's chain as the derived tables know it.
+SELECT g.sequence, g.digest FROM writers w JOIN generations g ON g.seq = w.seq WHERE w.writer = ?
+
+-- name: chain_end_tail
+-- The end of a writer's chain among the records behind the derived tables.
+SELECT sequence, digest FROM generations WHERE seq > ? AND writer = ? ORDER BY seq DESC LIMIT 1
+
+-- name: digests_after
+-- The digests of one writer's chain after a sequence, in order, read from the records behind a seq.
+SELECT digest FROM generations WHERE seq > ? AND writer = ? AND sequence > ? ORDER BY seq
+
+-- name: index_by_team
+INSERT INTO by_team SELECT team_id, created_at_ms, seq FROM generations WHERE seq > ?1 AND seq <= ?2 ORDER BY 1, 2, 3
+
+-- name: index_by_time
+INSERT INTO by_time SELECT created_at_ms, seq FROM generations WHERE seq > ?1 AND seq <= ?2 ORDER BY 1, 2
+
+-- name: index_by_value
+INSERT INTO by_value
+SELECT 1, seq >> 16, native_key, seq FROM generations WHERE seq > ?1 AND seq <= ?2 AND native_key NOT NULL
+UNION ALL
+SELECT 2, seq >> 16, session_key, seq FROM generations WHERE seq > ?1 AND seq <= ?2 AND session_key NOT NULL
+UNION ALL
+SELECT 3, seq >> 16, replay_key, seq FROM generations WHERE seq > ?1 AND seq <= ?2 AND replay_key NOT NULL
+UNION ALL
+SELECT 4, seq >> 16, end_user_key, seq FROM generations WHERE seq > ?1 AND seq <= ?2 AND end_user_key NOT NULL
+ORDER BY 1, 2, 3
+
+-- name: index_by_expiry
+INSERT INTO by_expiry
+SELECT expires_at_ms / 3600000, seq FROM generations WHERE seq > ?1 AND seq <= ?2 AND expires_at_ms NOT NULL ORDER BY 1, 2
+
+-- name: index_writers
+INSERT OR REPLACE INTO writers SELECT writer, max(seq) FROM generations WHERE seq > ?1 AND seq <= ?2 GROUP BY writer
+
+-- name: set_indexed_seq
+UPDATE indexed SET seq = ? WHERE one = 1
+
+-- name: find_by_id
+-- One record by our id, of one team (or of any: team null).
+SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, r.data
+FROM generations g JOIN records r USING (seq) WHERE g.id = ?1 AND (?2 IS NULL OR g.team_id = ?2)
+
+-- name: find_native_tail
+-- The newest record with a provider's id, among those behind the derived tables.
+SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, r.data
+FROM generations g JOIN records r USING (seq)
+WHERE g.seq > ?1 AND g.native_key = ?2 AND g.native_response_id = ?3 AND (?4 IS NULL OR g.team_id = ?4)
+ORDER BY g.seq DESC LIMIT 1
+
+-- name: find_native_segment
+-- The newest record with a provider's id in one segment of by_value.
+SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, r.data
+FROM by_value v JOIN generations g ON g.seq = v.seq JOIN records r ON r.seq = v.seq
+WHERE v.kind = 1 AND v.segment = ?1 AND v.key = ?2 AND g.native_response_id = ?3 AND (?4 IS NULL OR g.team_id = ?4)
+ORDER BY v.seq DESC LIMIT 1
+
+-- name: record_data
+-- The canonical bytes of the record with this id.
+SELECT r.data FROM generations g JOIN records r USING (seq) WHERE g.id = ?
+
+-- name: body
+SELECT sealed FROM bodies WHERE seq = ?
+
+-- name: body_exists
+SELECT 1 FROM bodies WHERE seq = ?
+
+-- name: erasure
+SELECT 1 FROM erasures WHERE seq = ?
+
+-- name: stats
+-- Whole-ledger counts. Records and bodies are counted over the narrowest table that knows.
+SELECT
+    (SELECT count(*) FROM generations),
+    (SELECT count(*) FROM bodies),
+    (SELECT count(*) FROM erasures),
+    (SELECT count(*) FROM checkpoints),
+    (SELECT coalesce(max(seq), 0) FROM generations) - (SELECT seq FROM indexed WHERE one = 1)
+
+-- name: newest_data_key
+SELECT key_id, wrapped FROM data_keys WHERE team_id = ? ORDER BY key_id DESC LIMIT 1
+
+-- name: data_key
+SELECT key_id, wrapped FROM data_keys WHERE key_id = ?
+
+-- name: add_data_key
+INSERT INTO data_keys (team_id, created_at_ms, wrapped) VALUES (?, ?, ?) RETURNING key_id
+
+-- name: destroy_data_keys
+DELETE FROM data_keys WHERE team_id = ?
+
+-- name: add_checkpoint
+INSERT INTO checkpoints (writer, first_sequence, last_sequence, last_seq, statement, signature)
+VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: last_checkpoint
+-- The newest checkpoint of one writer.
+SELECT last_sequence, last_seq FROM checkpoints WHERE writer = ?
+ORDER BY last_sequence DESC, number DESC LIMIT 1
+
+-- name: covering_checkpoint
+-- The checkpoint that covers one place of one writer's chain.
+SELECT number, first_sequence, last_sequence, statement, signature FROM checkpoints
+WHERE writer = ?1 AND last_sequence >= ?2 AND first_sequence <= ?2 ORDER BY last_sequence LIMIT 1
+
+-- name: checkpoints
+SELECT number, writer, first_sequence, last_sequence, statement, signature FROM checkpoints ORDER BY number
+
+-- name: chain_records
+-- Everything the verification of the chain reads, in the order of commit.
+SELECT g.seq, g.writer, g.sequence, g.digest, r.data
+FROM generations g LEFT JOIN records r ON r.seq = g.seq WHERE g.seq > ?1 ORDER BY g.seq
+
+-- name: expired
+-- Bodies whose hour has passed and whose time has come. Only hours wholly indexed are swept.
+SELECT v.hour, v.seq FROM by_expiry v JOIN generations g ON g.seq = v.seq
+WHERE v.hour <= ?1 / 3600000 AND g.expires_at_ms <= ?1 ORDER BY v.hour, v.seq LIMIT ?2
+
+-- name: delete_body
+DELETE FROM bodies WHERE seq = ?
+
+-- name: delete_expiry
+DELETE FROM by_expiry WHERE hour = ? AND seq = ?
+
+-- name: add_erasure
+INSERT OR IGNORE INTO erasures (seq, erased_at_ms, reason, signature) VALUES (?, ?, ?, ?)

@@ -1,0 +1,107 @@
+"""Bodies go, commitments stay: sweeping what has expired and erasing what must be erased.
+
+A record commits to the digest of its sealed bodies, and the chain to the record. Deleting the bodies touches neither,
+so a swept or erased ledger verifies like any other. An erasure before its time is signed: otherwise a deleted body
+could pass for an erased one. What was deleted is overwritten in the database file (``secure_delete``), and the log is
+copied back and cut so that no copy stays there.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from counterfoil.ledger import database
+from counterfoil.ledger.signing import Signer
+from counterfoil.ledger.sql import QUERIES
+
+SWEEP_PERIOD_S: Final = 600.0
+SWEEP_ROWS: Final = 500
+"""Bodies deleted in one transaction, so that no commit waits long for the write lock."""
+
+_log = logging.getLogger(__name__)
+
+
+class Eraser:
+    """Deletes bodies, on a connection made for the purpose. Safe from any thread."""
+
+    def __init__(self, path: Path, signer: Signer, now_ms: Callable[[], int]) -> None:
+        self._path = path
+        self._signer = signer
+        self._now_ms = now_ms
+
+    def erase(self, team_id: str, identity: bytes, reason: str) -> bool:
+        """Destroy the bodies of the record ``identity`` of ``team_id``. False when it has none (any more)."""
+        connection = self._open()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            found = connection.execute(QUERIES["find_by_id"], (identity, team_id)).get
+            seq = found[0] if found is not None else None
+            if seq is None or connection.execute(QUERIES["body_exists"], (seq,)).get is None:
+                connection.execute("ROLLBACK")
+                return False
+            now = self._now_ms()
+            connection.execute(QUERIES["delete_body"], (seq,))
+            connection.execute(QUERIES["add_erasure"], (seq, now, reason, self._signer.erasure(identity, now, reason)))
+            connection.execute("COMMIT")
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            return True
+        finally:
+            connection.close()
+
+    def sweep(self) -> int:
+        """Delete every expired body; give how many."""
+        connection = self._open()
+        total = 0
+        try:
+            while True:
+                connection.execute("BEGIN IMMEDIATE")
+                rows = list(connection.execute(QUERIES["expired"], (self._now_ms(), SWEEP_ROWS)))
+                for hour, seq in rows:
+                    connection.execute(QUERIES["delete_body"], (seq,))
+                    connection.execute(QUERIES["delete_expiry"], (hour, seq))
+                connection.execute("COMMIT")
+                total += len(rows)
+                if len(rows) < SWEEP_ROWS:
+                    return total
+        finally:
+            connection.close()
+
+    def _open(self) -> apsw.Connection:
+        connection = database.open_writer(self._path, "fsync")
+        connection.execute("PRAGMA secure_delete = ON")
+        return connection
+
+
+class Sweeper:
+    """Sweeps now and then, in one worker of a folder (``active``)."""
+
+    def __init__(self, eraser: Eraser, *, active: bool) -> None:
+        self._eraser = eraser
+        self._active = active
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="counterfoil-sweeper", daemon=True)
+
+    def start(self) -> None:
+        """Start sweeping."""
+        if self._active:
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop; a sweep under way ends with its transaction."""
+        self._closing.set()
+
+    def _run(self) -> None:
+        while not self._closing.wait(SWEEP_PERIOD_S):
+            try:
+                swept = self._eraser.sweep()
+            except apsw.Error as error:
+                _log.warning("ledger_sweep_failed", extra={"reason": type(error).__name__})
+            else:
+                if swept:
+                    _log.info("ledger_swept", extra={"bodies": swept})

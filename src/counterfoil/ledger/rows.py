@@ -1,0 +1,198 @@
+"""A settlement becomes a row: bodies sealed, canonical bytes made, columns picked. Everything but its place.
+
+A settlement that cannot become a row (a lone surrogate in a text, a number that no column holds) must neither stop its
+batch nor vanish. It is cleaned and tried again; should that fail too, its call still gets a record, of the bare facts, with
+``gateway:internal``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from typing import Any, Final
+
+import msgspec
+import zstandard
+from msgspec import UNSET, Struct
+
+from counterfoil.capture import body
+from counterfoil.capture.seal import BodyUnreadable, Sealer
+from counterfoil.ledger.settlement import Settlement
+from counterfoil.record import codec
+from counterfoil.record.charge import CostState
+from counterfoil.record.ids import parse
+from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, Record
+
+MS_PER_DAY: Final = 86_400_000
+
+UNFIT: Final = (
+    ValueError,  # also UnicodeEncodeError
+    TypeError,
+    OverflowError,
+    RecursionError,
+    msgspec.MsgspecError,
+    zstandard.ZstdError,
+    BodyUnreadable,
+)
+"""What making a row of an unfit settlement raises."""
+
+GENERATION_COLUMNS: Final = (
+    "seq, writer, sequence, digest, id, created_at_ms, team_id, app_id, key_id, endpoint, model_id, provider, stream, "
+    "byok, status_code, error_code, latency_us, generation_us, prompt_tokens, completion_tokens, cost_nanos, cost_state, "
+    "capture_state, expires_at_ms, native_response_id, native_key, session_id, session_key, replay_of, replay_key, "
+    "end_user, end_user_key"
+)
+
+_NUL_FREE = str.maketrans({"\0": "�"})
+
+
+class Row(Struct, gc=False):
+    """A record ready to be appended. ``columns`` follow the first four of :data:`GENERATION_COLUMNS`."""
+
+    settlement: Settlement
+    future: Any  # asyncio.Future[None] | None
+    columns: tuple[Any, ...]
+    data: bytes
+    sealed: bytes | None
+
+
+class RowMaker:
+    """Makes rows, in the writer's thread. ``retention_days`` is how long bodies are kept."""
+
+    def __init__(self, sealer: Sealer, retention_days: int) -> None:
+        self._sealer = sealer
+        self._retention_days = retention_days
+        self._uncaptured = {
+            (policy, state): CaptureInfo(policy=policy, state=state) for policy in CapturePolicy for state in CaptureState
+        }
+
+    def row(self, settlement: Settlement, future: Any) -> Row:
+        """The row of ``settlement``, whatever it holds. Raises one of :data:`UNFIT` only for an id that is not ours."""
+        try:
+            return self._row(settlement, settlement.record, future)
+        except UNFIT:
+            pass
+        try:
+            return self._row(settlement, _clean(settlement.record), future)
+        except UNFIT:
+            return self._row(_bare(settlement), _bare_record(settlement), future)
+
+    def _row(self, settlement: Settlement, record: Record, future: Any) -> Row:
+        value = parse(record.request_id)
+        if value is None:
+            raise ValueError(f"{record.request_id!r} is not an id of ours.")
+        identity = value.to_bytes(16, "big")
+        sealed = expires_at_ms = None
+        capture = settlement.capture
+        if capture is not None and settlement.policy is CapturePolicy.FULL:
+            sealed = self._sealer.seal(record.team_id, identity, body.encode(capture))
+            expires_at_ms = settlement.created_at_ms + self._retention_days * MS_PER_DAY
+            info = CaptureInfo(
+                policy=settlement.policy,
+                state=CaptureState.STORED,
+                bytes=len(sealed),
+                digest=hashlib.sha256(sealed).hexdigest(),
+                retention_days=self._retention_days,
+            )
+        else:
+            info = self._uncaptured[settlement.policy, settlement.capture_state]
+        columns = columns_of(record, info.state, identity, settlement.created_at_ms, expires_at_ms)
+        return Row(settlement, future, columns, codec.encode(record, info), sealed)
+
+
+def columns_of(
+    record: Record, state: CaptureState, identity: bytes, created_at_ms: int, expires_at_ms: int | None
+) -> tuple[Any, ...]:
+    """The columns of ``generations`` behind the chain's, which verification recomputes from the canonical bytes."""
+    native = record.native_response_id
+    session = record.session_id
+    replay = record.replay_of
+    user = record.end_user
+    usage = record.usage
+    return (
+        identity,
+        created_at_ms,
+        record.team_id,
+        record.app_id,
+        record.key_id,
+        record.endpoint,
+        record.model_id,
+        record.provider,
+        record.stream,
+        record.byok,
+        record.status_code,
+        record.error_code,
+        int(record.latency_ms * 1000),
+        int(record.generation_ms * 1000),
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        record.cost_nanos,
+        record.cost_state.value,
+        state.value,
+        expires_at_ms,
+        native,
+        None if native is None else value_key(native),
+        session,
+        None if session is None else value_key(session),
+        replay,
+        None if replay is None else value_key(replay),
+        user,
+        None if user is None else value_key(user),
+    )
+
+
+def value_key(text: str) -> int:
+    """The key under which ``by_value`` finds a text. Equal texts have equal keys; the text itself is compared after."""
+    return zlib.crc32(text.encode())
+
+
+def late(record: Record) -> Record:
+    """``record`` as it is kept when the ledger could not be written until its client had been refused the answer."""
+    return msgspec.structs.replace(
+        record,
+        status_code=record.status_code if record.stream else 503,
+        success=False,
+        error_code="gateway:ledger_unavailable",
+        error_message="The ledger could not be written in time; the answer was withheld from the client.",
+    )
+
+
+def _clean(record: Record) -> Record:
+    """``record`` with every text storable: lone surrogates and NUL replaced, tags dropped when nothing else helps."""
+    changes = {
+        name: value.encode(errors="replace").decode().translate(_NUL_FREE)
+        for name in record.__struct_fields__
+        if type(value := getattr(record, name)) is str
+    }
+    return msgspec.structs.replace(record, **changes, tags=UNSET)
+
+
+def _bare(settlement: Settlement) -> Settlement:
+    return msgspec.structs.replace(settlement, capture=None)
+
+
+def _bare_record(settlement: Settlement) -> Record:
+    """The facts that cannot be wrong, for a record whose others could not be written."""
+    record = _clean(settlement.record)
+    return Record(
+        created_at=record.created_at,
+        request_id=record.request_id,
+        team_id=record.team_id,
+        app_id=None,
+        key_id=record.key_id,
+        endpoint=record.endpoint,
+        model_id="unknown",
+        provider=record.provider,
+        native_response_id=None,
+        stream=bool(record.stream),
+        byok=bool(record.byok),
+        status_code=500,
+        success=False,
+        error_code="gateway:internal",
+        error_message="The record of this call could not be written as it was.",
+        latency_ms=0.0,
+        generation_ms=0.0,
+        throughput=None,
+        cost_nanos=0,
+        cost_state=CostState.UNKNOWN,
+    )

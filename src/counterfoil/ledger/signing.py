@@ -1,0 +1,125 @@
+"""Signed checkpoints: what a writer's chain was at a moment, in a form that a third party can keep and check.
+
+A chain of digests shows any change to a record behind a digest that somebody remembers. Checkpoints are that memory: every
+:data:`PERIOD_S` with news, every :data:`IDLE_PERIOD_S` without, and after :data:`RECORDS_MAX` records in any case, the
+writer signs (Ed25519) where its chain stands. Kept in the ledger they reveal edits by whoever has no key; written to a
+second place as well they reveal a truncated or rolled-back ledger, for the place remembers a sequence the ledger no longer
+has.
+
+A statement also commits to every digest of its stretch of the chain, through ``root``: digests in groups of 64, each group
+hashed, the group hashes hashed. So one record can be proven under a checkpoint by at most 63 neighbouring digests and 64
+group hashes, without showing a byte of any other record.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from msgspec import Struct
+
+PERIOD_S: Final = 60.0
+IDLE_PERIOD_S: Final = 600.0
+RECORDS_MAX: Final = 4096
+GROUP: Final = 64
+
+_ERASURE_PURPOSE = b"counterfoil/erasure/1\0"
+_CHECKPOINT_PURPOSE = b"counterfoil/checkpoint/1\0"
+
+
+class Statement(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a checkpoint says. ``first_sequence`` … ``last_sequence`` is the stretch since the one before (empty: first is
+    last plus one); ``digest`` the chain's end, ``root`` the commitment to the stretch's digests, both in hex."""
+
+    version: int
+    writer: str
+    first_sequence: int
+    last_sequence: int
+    digest: str
+    root: str
+    signed_at_ms: int
+
+
+class Witnessed(Struct, frozen=True):
+    """One line of the second place: the statement's canonical JSON as text, and the signature in hex."""
+
+    statement: str
+    signature: str
+    public_key: str
+
+
+class Signer:
+    """Makes checkpoints. ``seed`` is the folder's ``signing`` secret; ``now_ms`` the wall clock in Unix milliseconds.
+
+    ``witness`` is a folder on another disk or host; each writer appends its checkpoints to a file of its own there.
+    """
+
+    def __init__(self, seed: bytes, now_ms: Callable[[], int], witness: Path | None = None) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self._now_ms = now_ms
+        self._witness = witness
+        self.public_key = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    def checkpoint(self, writer: int, last_sequence: int, digest: bytes, stretch: Sequence[bytes]) -> tuple[bytes, bytes]:
+        """The canonical statement and its signature for a chain that ends at ``digest``; ``stretch`` has the digests
+        since the last checkpoint, in order."""
+        statement = msgspec.json.encode(
+            Statement(
+                version=1,
+                writer=writer_name(writer),
+                first_sequence=last_sequence - len(stretch) + 1,
+                last_sequence=last_sequence,
+                digest=digest.hex(),
+                root=root(stretch).hex(),
+                signed_at_ms=self._now_ms(),
+            )
+        )
+        return statement, self._key.sign(_CHECKPOINT_PURPOSE + statement)
+
+    def erasure(self, identity: bytes, erased_at_ms: int, reason: str) -> bytes:
+        """The signature of the statement that the bodies of record ``identity`` were erased on purpose."""
+        return self._key.sign(erasure_message(identity, erased_at_ms, reason))
+
+    def witness(self, writer: int, statement: bytes, signature: bytes) -> None:
+        """Append the checkpoint to the second place, synced, when there is one. Raises :class:`OSError`."""
+        if self._witness is None:
+            return
+        line = msgspec.json.encode(Witnessed(statement.decode(), signature.hex(), self.public_key.hex())) + b"\n"
+        path = self._witness / f"{writer_name(writer)}.jsonl"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def checkpoint_message(statement: bytes) -> bytes:
+    """What a checkpoint's signature is over."""
+    return _CHECKPOINT_PURPOSE + statement
+
+
+def erasure_message(identity: bytes, erased_at_ms: int, reason: str) -> bytes:
+    """What an erasure's signature is over."""
+    return _ERASURE_PURPOSE + identity + erased_at_ms.to_bytes(8, "big") + reason.encode()
+
+
+def groups(stretch: Sequence[bytes]) -> list[bytes]:
+    """The hash of every group of :data:`GROUP` digests, the last one shorter."""
+    return [sha256(b"".join(stretch[at : at + GROUP])).digest() for at in range(0, len(stretch), GROUP)]
+
+
+def root(stretch: Sequence[bytes]) -> bytes:
+    """The commitment to ``stretch``."""
+    return sha256(b"".join(groups(stretch))).digest()
+
+
+def writer_name(number: int) -> str:
+    """A writer as records and checkpoints name it."""
+    return f"w{number}"

@@ -1,0 +1,414 @@
+"""The writer: one thread a process that makes settlements durable in batches, and what it does when it cannot.
+
+::
+
+    loop      settle() ─ deque ─┐                                        ┌─ futures resolved, slots handed out again
+    writer          take ─ rows ┴─ append (one commit) ─ free the slots ─┘   then: index · sign · checkpoint · look after
+                                                                             the disk
+
+Rules:
+
+1. Nothing is given up before its commit returned. What cannot be written now is tried again for as long as the process
+   lives; its caller is told ``ledger_unavailable`` after ``patience_s``, and its record then says so.
+2. The slot of an intent is freed after the commit and before the caller knows. A crash in between leaves an intent
+   whose record exists, and recovery looks for the record first.
+3. One wake-up of the event loop a batch, and one of the writer.
+4. A failed sync is never papered over. When COMMIT reports an I/O error SQLite has not published the transaction: its
+   frames lie behind the log's end, for nobody to read. After a failed ``fdatasync`` the kernel may call the pages of
+   those frames clean although they never reached the disk, so syncing again would prove nothing. The writer closes its
+   connection, opens a new one, and appends the whole batch again: SQLite starts at the same place in the log, writes
+   every one of those frames anew, which dirties every page that the failed sync was responsible for, and only the sync
+   of *these* writes is believed. Frames before that place belong to commits whose own sync succeeded; every commit here
+   is synced, those of derived tables too, so there is no unsynced frame for later commits to stand on. A checkpoint
+   whose sync fails does not advance the log's back-fill mark, and the next one copies the same pages again. After
+   :data:`SYNC_FAILURES_MAX` failures in a row the ledger is poisoned: it takes no more calls and the thread ends. The
+   disk is gone, and a supervisor should know. (Rejected: PostgreSQL's way, to stop at the first failure. It must,
+   because its dirty pages are shared and unaccounted for; here every page of a failed sync is known and rewritten.)
+5. A row that SQLite refuses is found by appending the batch's rows one by one; the others are not held up by it.
+
+Batches. A commit costs about 200 µs of CPU whatever it holds, most of it the kernel's. When settlements come at more than
+:data:`GATHER_FROM_PER_S` the writer waits for up to :data:`GATHER_S` so that a commit holds more of them; a lone call is
+committed at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import apsw
+import msgspec
+
+from counterfoil.errors import GatewayFault
+from counterfoil.ledger.keeper import Keeper
+from counterfoil.ledger.reserve import Reserve
+from counterfoil.ledger.rows import UNFIT, Row, RowMaker, late
+from counterfoil.ledger.settlement import NO_SLOT, Settlement
+from counterfoil.ledger.signing import IDLE_PERIOD_S, PERIOD_S, RECORDS_MAX, Signer
+from counterfoil.ledger.store import INDEX_ROWS, Store
+
+BATCH_ROWS_MAX: Final = 256
+"""Rows of one commit: enough to spread its cost, few enough that none waits for long."""
+
+BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Captured bytes of one commit, so that a few huge bodies do not hold up the small ones behind them."""
+
+GATHER_S: Final = 0.001
+GATHER_ROWS: Final = 24
+GATHER_FROM_PER_S: Final = 3000
+
+SYNC_FAILURES_MAX: Final = 5
+
+TICK_S: Final = 0.25
+"""How often an idle writer looks after its other duties."""
+
+DISK_PERIOD_S: Final = 1.0
+
+RETRY_S: Final = 0.05
+
+_NEVER = sys.maxsize
+_REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, apsw.RangeError, *UNFIT)
+_SYNC_ERRORS = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
+_log = logging.getLogger(__name__)
+
+Future = asyncio.Future[None]
+Entry = tuple[Settlement, "Future | None"]
+Acknowledge = Callable[[list["Future | None"], list[int], float, GatewayFault | None], None]
+
+
+class Poisoned(Exception):
+    """The disk does not keep what is written to it."""
+
+
+class Connected(msgspec.Struct):
+    """A connection and what stands on it; made anew after a failure."""
+
+    connection: apsw.Connection
+    store: Store
+    maker: RowMaker
+
+
+class Writer:
+    """The thread and its queue. :meth:`put` and :meth:`close` are for others; everything private is the thread's own.
+
+    ``acknowledge(futures, slots, wait_s, fault)`` is called in the writer's thread.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Connected],
+        *,
+        close_slot: Callable[[int], None],
+        acknowledge: Acknowledge,
+        signer: Signer,
+        keeper: Keeper,
+        reserve: Reserve,
+        patience_s: float,
+        period_s: float = PERIOD_S,
+    ) -> None:
+        self._connect = connect
+        self._connected: Connected | None = None  # made in the thread that uses it
+        self._close_slot = close_slot
+        self._acknowledge = acknowledge
+        self._signer = signer
+        self._keeper = keeper
+        self._reserve = reserve
+        self._patience_s = patience_s
+        self._period_s = period_s
+        self._queue: deque[Entry] = deque()
+        self._signal = threading.Lock()
+        self._signal.acquire()
+        self._wanted = _NEVER  # settlements in the queue at which put() wakes the writer
+        self._taken = 0
+        self._closing = False
+        self._failing_since = 0.0  # monotonic; 0 when all is well
+        self._sync_failures = 0
+        self._last_batch_at = 0.0
+        self._rate_per_s = 0.0
+        self._next_duty = 0.0
+        self._next_disk = 0.0
+        self._signed_at = time.monotonic()
+        self.refusal: str | None = None  # the code with which calls are refused now
+        self.last_checkpoint_ms: int | None = None
+        self.commits = 0
+        self.rows = 0
+        self._thread = threading.Thread(target=self._run, name="counterfoil-ledger", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    # For the loop's thread.
+
+    def put(self, settlement: Settlement, future: Future | None) -> None:
+        """Queue ``settlement`` and wake the writer when it waits for this much."""
+        queue = self._queue
+        queue.append((settlement, future))
+        if len(queue) >= self._wanted:
+            self._wanted = _NEVER
+            self._wake()
+
+    @property
+    def depth(self) -> int:
+        """Settlements that are not durable yet."""
+        return len(self._queue) + self._taken
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what is queued, sign, end the thread. False when it could not within ``timeout_s``."""
+        self._closing = True
+        self._wake()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _wake(self) -> None:
+        # Not locked: the writer was woken already and has not run yet. That wake-up serves.
+        if self._signal.locked():
+            self._signal.release()
+
+    # The writer's thread.
+
+    def _run(self) -> None:
+        try:
+            while not (self._closing and not self._queue):
+                batch = self._take()
+                if batch:
+                    self._write(batch)
+                self._look_after()
+            self._farewell()
+        except Poisoned:
+            _log.critical("ledger_poisoned")
+        finally:
+            self.refusal = "ledger_unavailable"
+            self._tell([future for _, future in self._queue])
+            self._disconnect()
+
+    def _take(self) -> list[Entry]:
+        """The next batch: at once when the queue holds one, after a wake-up otherwise; empty after an idle tick."""
+        queue = self._queue
+        if not queue:
+            self._wait(1, TICK_S)
+        if 0 < len(queue) < GATHER_ROWS and self._rate_per_s > GATHER_FROM_PER_S:
+            self._wait(GATHER_ROWS, GATHER_S)
+        batch: list[Entry] = []
+        size = 0
+        while queue and len(batch) < BATCH_ROWS_MAX and size < BATCH_BYTES_MAX:
+            entry = queue.popleft()
+            batch.append(entry)
+            size += entry[0].bytes
+        self._taken = len(batch)
+        return batch
+
+    def _wait(self, wanted: int, timeout_s: float) -> None:
+        """Sleep until the queue holds ``wanted`` settlements, or for ``timeout_s``."""
+        self._wanted = wanted
+        # Looked at after `_wanted` was set: a settlement that comes now either is seen here or sees what is wanted.
+        if len(self._queue) < wanted and not self._closing:
+            self._signal.acquire(timeout=timeout_s)
+        self._wanted = _NEVER
+
+    def _write(self, batch: list[Entry]) -> None:
+        """Make every entry of ``batch`` durable, however long it takes."""
+        began = time.perf_counter()
+        self._rate_per_s = len(batch) / (began - self._last_batch_at)
+        self._last_batch_at = began
+        rows: list[Row] = []
+        while batch or rows:
+            try:
+                connected = self._connected or self._reconnect()
+                self._make_rows(connected, batch, rows)
+                self._append(connected, rows)
+                break
+            except apsw.Error as error:
+                self._failed(error)
+                self._hold(batch, rows)
+        self._taken = 0
+        if rows:
+            self._done(rows, time.perf_counter() - began)
+
+    def _make_rows(self, connected: Connected, batch: list[Entry], rows: list[Row]) -> None:
+        """Move entries over into ``rows``. On :class:`apsw.Error` (a new data key's insert) the rest stays in ``batch``."""
+        row = connected.maker.row
+        done = 0
+        try:
+            for settlement, future in batch:
+                done += 1
+                try:
+                    rows.append(row(settlement, future))
+                except UNFIT as error:
+                    self._refuse(settlement, future, error)
+                except apsw.Error:
+                    done -= 1
+                    raise
+        finally:
+            del batch[:done]
+
+    def _append(self, connected: Connected, rows: list[Row]) -> None:
+        """Commit ``rows``; those that SQLite refuses are taken out."""
+        if rows:
+            try:
+                connected.store.append(rows)
+            except _REFUSED:
+                self._append_singly(connected.store, rows)
+            self.commits += 1
+            self.rows += len(rows)
+        if self._failing_since:
+            self._recovered()
+
+    def _append_singly(self, store: Store, rows: list[Row]) -> None:
+        for row in rows[:]:
+            try:
+                store.append([row])
+            except _REFUSED as error:
+                # A commit that reported an error may have reached the disk after all; then this very record is there.
+                if store.data_of(row.columns[0]) != row.data:
+                    rows.remove(row)
+                    self._refuse(row.settlement, row.future, error)
+
+    def _done(self, rows: list[Row], wait_s: float) -> None:
+        """Rule 2: free the slots, then tell the callers."""
+        close_slot = self._close_slot
+        slots: list[int] = []
+        for row in rows:
+            slot = row.settlement.slot
+            if slot >= 0:
+                close_slot(slot)
+                slots.append(slot)
+        self._acknowledge([row.future for row in rows], slots, wait_s, None)
+
+    def _refuse(self, settlement: Settlement, future: Future | None, error: Exception) -> None:
+        """A settlement that no record can be made of: not an id of ours, or an id that has a record already."""
+        _log.error("ledger_settlement_refused", extra={"reason": type(error).__name__})
+        slots = [settlement.slot] if settlement.slot != NO_SLOT else []
+        for slot in slots:
+            self._close_slot(slot)
+        self._acknowledge([future], slots, 0.0, GatewayFault("internal"))
+
+    # When it cannot be written.
+
+    def _failed(self, error: apsw.Error) -> None:
+        """Take no more calls, and do what may help before the next try."""
+        now = time.monotonic()
+        if not self._failing_since:
+            self._failing_since = now
+            _log.error("ledger_write_failed", extra={"reason": type(error).__name__, "code": error.extendedresult})
+        self.refusal = "ledger_unavailable"
+        if error.extendedresult in _SYNC_ERRORS:
+            self._sync_failures += 1
+            if self._sync_failures >= SYNC_FAILURES_MAX:
+                raise Poisoned from error
+        if not isinstance(error, apsw.BusyError):
+            self._disconnect()
+        full = isinstance(error, apsw.FullError) or not self._reserve.roomy()
+        if not (full and self._reserve.give_up()):
+            self._signal.acquire(timeout=RETRY_S)
+
+    def _hold(self, batch: list[Entry], rows: list[Row]) -> None:
+        """After ``patience_s``: tell the callers of all that waits, and keep it, with a record that says what happened."""
+        if time.monotonic() - self._failing_since < self._patience_s:
+            return
+        if self._closing:
+            raise Poisoned("the ledger could not be written until the gateway stopped")
+        batch[:0] = [(row.settlement, row.future) for row in rows]
+        rows.clear()
+        while self._queue:
+            batch.append(self._queue.popleft())
+        self._taken = len(batch)
+        self._tell([future for _, future in batch])
+        batch[:] = [
+            (settlement if future is None else msgspec.structs.replace(settlement, record=late(settlement.record)), None)
+            for settlement, future in batch
+            if settlement.slot != NO_SLOT or future is None
+        ]
+
+    def _tell(self, futures: list[Future | None]) -> None:
+        waiting: list[Future | None] = [future for future in futures if future is not None]
+        if waiting:
+            self._acknowledge(waiting, [], 0.0, GatewayFault("ledger_unavailable"))
+
+    def _recovered(self) -> None:
+        """A commit went through: take calls again once the disk has room."""
+        self._failing_since = 0.0
+        self._sync_failures = 0
+        _log.warning("ledger_write_recovered")
+        self._look_at_disk()
+
+    def _look_at_disk(self) -> None:
+        """Refuse calls when the disk is about to be full; take them again when the reserve stands."""
+        roomy = self._reserve.roomy() if self.refusal is None else self._reserve.take()
+        self.refusal = None if roomy else "ledger_unavailable"
+
+    def _reconnect(self) -> Connected:
+        self._connected = self._connect()
+        self._connected.connection.set_wal_hook(self._note_log)
+        return self._connected
+
+    def _note_log(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        self._keeper.note(pages)
+        return apsw.SQLITE_OK
+
+    def _disconnect(self) -> None:
+        connected, self._connected = self._connected, None
+        if connected is not None:
+            connected.connection.close()
+
+    # Other duties.
+
+    def _look_after(self) -> None:
+        """Index, sign, checkpoint and look at the disk when their time has come. Costs a comparison otherwise."""
+        connected = self._connected
+        now = time.monotonic()
+        if connected is not None and connected.store.unindexed < INDEX_ROWS and now < self._next_duty:
+            return
+        self._next_duty = now + TICK_S
+        try:
+            if connected is None:
+                connected = self._reconnect()
+            store = connected.store
+            if store.unindexed >= INDEX_ROWS:
+                store.index(INDEX_ROWS)
+            if self._checkpoint_due(store, now):
+                self._sign(store, now)
+            if self._keeper.wants_finish:
+                self._keeper.finish(connected.connection)
+            if self._failing_since:
+                self._recovered()
+            if now >= self._next_disk:
+                self._next_disk = now + DISK_PERIOD_S
+                self._look_at_disk()
+        except apsw.Error as error:
+            self._failed(error)
+
+    def _checkpoint_due(self, store: Store, now: float) -> bool:
+        age = now - self._signed_at
+        return len(store.unsigned) >= RECORDS_MAX or age >= (self._period_s if store.unsigned else IDLE_PERIOD_S)
+
+    def _sign(self, store: Store, now: float) -> None:
+        statement, signature = self._signer.checkpoint(store.writer, store.sequence, store.digest, store.unsigned)
+        store.add_checkpoint(statement, signature)
+        self._signed_at = now
+        self.last_checkpoint_ms = time.time_ns() // 1_000_000
+        try:
+            self._signer.witness(store.writer, statement, signature)
+        except OSError as error:
+            _log.error("ledger_witness_failed", extra={"reason": error.strerror})
+
+    def _farewell(self) -> None:
+        """Leave the ledger indexed, signed and in one file."""
+        try:
+            connected = self._connected or self._reconnect()
+            connected.store.index(1)
+            if connected.store.unsigned:
+                self._sign(connected.store, time.monotonic())
+            connected.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.Error as error:
+            # Every record is durable already; the next start does what was not done here.
+            _log.warning("ledger_farewell_incomplete", extra={"reason": type(error).__name__})
