@@ -9,7 +9,7 @@ import pytest
 
 from emulators import captures, oracle
 from emulators.captures import Capture
-from emulators.cassette import Cassette, Take
+from emulators.cassette import Cassette, Framing, Take
 from emulators.gateway import Gateway
 from emulators.oracle import Protocol
 
@@ -92,7 +92,7 @@ def gateway(start_gateway: Any, cassette: Cassette) -> Any:
 @pytest.mark.parametrize("capture", COVERED, ids=lambda capture: capture.name)
 def test_bytes_pass_and_the_record_is_true(gateway: Gateway, cassette: Cassette, capture: Capture) -> None:
     """The client gets the provider's bytes, and the record, looked up at once, says what the provider said."""
-    check(gateway, cassette, capture, cut=None)
+    check(gateway, cassette, capture)
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -102,6 +102,15 @@ def test_streams_may_be_cut_anywhere(gateway: Gateway, cassette: Cassette, captu
     check(gateway, cassette, capture, cut=cut)
 
 
+@pytest.mark.parametrize("framing", ["length", "close"])
+@pytest.mark.parametrize("capture", COVERED[::40], ids=lambda capture: capture.name)
+def test_answers_may_be_framed_in_any_way(
+    gateway: Gateway, cassette: Cassette, capture: Capture, framing: Framing
+) -> None:
+    """An answer with a length, or one that ends with its connection, arrives like one in chunks."""
+    check(gateway, cassette, capture, framing=framing)
+
+
 def test_what_is_not_covered_is_known() -> None:
     """Every recorded request is either sent through the gateway or of a protocol that we say we do not speak."""
     rest = [capture for capture in captures.load() if capture not in COVERED]
@@ -109,11 +118,13 @@ def test_what_is_not_covered_is_known() -> None:
     assert len(COVERED) > 700
 
 
-def check(gateway: Gateway, cassette: Cassette, capture: Capture, *, cut: int | None) -> None:
+def check(
+    gateway: Gateway, cassette: Cassette, capture: Capture, *, cut: int | None = None, framing: Framing = "chunked"
+) -> None:
     """Send one recorded request through the gateway, and compare what came with what was recorded."""
     surface = surface_of(capture)
     assert surface
-    cassette.play(Take(capture.body, capture.status, capture.content_type, cut=cut))
+    cassette.play(Take(capture.body, capture.status, capture.content_type, cut=cut, framing=framing))
 
     answer = gateway.request("POST", surface.path, surface.body, key=gateway.key())
     record = gateway.record(answer.headers["x-generation-id"])

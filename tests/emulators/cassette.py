@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
+Framing = Literal["chunked", "length", "close"]
+
 HOST = "127.0.0.1"
 HEAD_BYTES_MAX = 1 << 20
 BODY_BYTES_MAX = 64 << 20
@@ -30,7 +32,7 @@ class Take(NamedTuple):
     status: int = 200
     content_type: str = "application/json"
     cut: int | None = None
-    framing: Literal["chunked", "length", "close"] = "chunked"
+    framing: Framing = "chunked"
     headers: tuple[tuple[str, str], ...] = ()
     abort_after: int | None = None
 

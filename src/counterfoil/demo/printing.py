@@ -18,7 +18,9 @@ from rich.text import Text
 from counterfoil.record import words
 from counterfoil.record.money import dollars
 
-_PIECES: Final = re.compile(r"\s+|\w+|[^\w\s]")
+_PIECES: Final = re.compile(r"\S+\s*|\s+")
+_MARKS: Final = {"=": ("", "", ""), "-": ("[-", "-]", "red"), "+": ("{+", "+}", "green")}
+"""How a piece of a difference begins, ends and is coloured; the signs are those of ``wdiff``."""
 _KNOWN_COST: Final = frozenset({"exact", "free", "suppressed"})
 
 
@@ -50,7 +52,7 @@ def side_by_side(runs: Sequence[Run]) -> RenderableType:
     for figure in _FIGURES:
         table.add_row(figure.label, *_figures(figure, runs))
     table.add_row("cost", *(_cost(run, None if run is first else first) for run in runs))
-    table.add_row("text", *(_text(run, None if run is first else first) for run in runs))
+    table.add_row("text", *(Text(_line(run.text)) for run in runs))
     return Group(table, *(_verdict(first, run) for run in runs[1:]))
 
 
@@ -117,21 +119,17 @@ def _cost(run: Run, first: Run | None) -> str:
     return f"{shown} ({'the same' if difference == 0 else f'{difference:+,} nano-dollars, {dollars(difference)}'})"
 
 
-def _text(run: Run, first: Run | None) -> Text:
-    if first is None:
-        return Text(words.printable(run.text.replace("\n", " ")))
-    styles = {"=": "", "-": "red strike", "+": "green"}
-    shown = Text()
+def _verdict(first: Run, run: Run) -> Text:
+    if first.text == run.text:
+        return Text(f"{run.heading}: the text is the same, to the byte.", style="green")
+    shown = Text(f"{run.heading}: {similarity(first.text, run.text):.0%} of the words are common. ", style="yellow")
     for mark, piece in word_difference(first.text, run.text):
-        shown.append(words.printable(piece.replace("\n", " ")), style=styles[mark])
+        begin, end, style = _MARKS[mark]
+        words_only = piece.rstrip()
+        shown.append(f"{begin}{_line(words_only)}{end}", style=style or "default")
+        shown.append(_line(piece[len(words_only) :]))
     return shown
 
 
-def _verdict(first: Run, run: Run) -> Text:
-    same = first.text == run.text
-    said = (
-        "the text is the same, to the byte"
-        if same
-        else f"{similarity(first.text, run.text):.0%} of the words are common"
-    )
-    return Text(f"{run.heading}: {said}.", style="green" if same else "yellow")
+def _line(text: str) -> str:
+    return words.printable(text.replace("\n", " "))

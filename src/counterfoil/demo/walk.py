@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,11 +207,12 @@ def _reruns(console: Console, gateway: Gateway, original: Run) -> None:
 
 def _what_next(console: Console, place: Place, gateway: Gateway, record: dict[str, Any], *, keep: bool) -> None:
     data = f"--data {shlex.quote(_short(place.data))}"
+    program = shlex.quote(_program())
     commands = [
-        ("every call so far", f"counterfoil generations list {data}"),
-        ("one record", f"counterfoil generations show {record['request_id']} {data}"),
-        ("is the ledger whole and unaltered?", f"counterfoil ledger verify {data}"),
-        ("how much is in it", f"counterfoil ledger stats {data}"),
+        ("every call so far", f"{program} generations list {data}"),
+        ("one record", f"{program} generations show {record['request_id']} {data}"),
+        ("is the ledger whole and unaltered?", f"{program} ledger verify {data}"),
+        ("how much is in it", f"{program} ledger stats {data}"),
     ]
     if keep:
         lookup = f"{gateway.url}/v1/generations?id={record['request_id']}"
@@ -225,6 +227,13 @@ def _what_next(console: Console, place: Place, gateway: Gateway, record: dict[st
         console.print(f"[dim]# {purpose}[/]\n  {escape(command)}", highlight=False, soft_wrap=True)
     if keep:
         console.print("\nThe gateway and the model are running. Ctrl-C stops both.")
+
+
+def _program() -> str:
+    """The command line as one would type it here: by its name where the shell finds it, else by its path."""
+    beside = Path(sys.executable).with_name("counterfoil")
+    found = shutil.which("counterfoil")
+    return "counterfoil" if found and Path(found).samefile(beside) else _short(beside)
 
 
 def _short(path: Path) -> str:

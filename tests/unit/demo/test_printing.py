@@ -38,7 +38,7 @@ def shown(*runs: Run) -> str:
     ("before", "after", "expected"),
     [
         ("a b", "a b", [("=", "a b")]),
-        ("a b c", "a x c", [("=", "a "), ("-", "b"), ("+", "x"), ("=", " c")]),
+        ("a b c", "a x c", [("=", "a "), ("-", "b "), ("+", "x "), ("=", "c")]),
         ("", "new", [("+", "new")]),
         ("old", "", [("-", "old")]),
         ("", "", []),
@@ -54,6 +54,12 @@ def test_similarity_has_its_two_ends() -> None:
     """Equal texts have everything in common, and texts without a common word nothing."""
     assert similarity("the same text", "the same text") == 1.0
     assert similarity("one", "two") == 0.0
+
+
+def test_a_difference_can_be_read_without_colours() -> None:
+    """What went and what came are told apart by signs, not by colour alone."""
+    text = shown(Run("the original", "The sky is blue.", record()), Run("again", "The sky was blue.", record()))
+    assert "The sky [-is-] {+was+} blue." in text
 
 
 def test_equal_runs_are_said_to_be_equal() -> None:

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from emulators import cassette as recorder
-from emulators.cassette import Cassette, Take
+from emulators.cassette import Cassette, Framing, Take
 
 BODY = 'data: {"a": "é"}\r\n\r\ndata: [DONE]\n\n'.encode()
 
@@ -25,9 +25,9 @@ def fetch(cassette: Cassette) -> tuple[http.client.HTTPResponse, bytes]:
 
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
 @pytest.mark.parametrize("cut", [None, 1, 2, 7, 1000])
-def test_the_body_is_the_recorded_one(cassette: Cassette, framing: str, cut: int | None) -> None:
+def test_the_body_is_the_recorded_one(cassette: Cassette, framing: Framing, cut: int | None) -> None:
     """However it is framed and cut, the body that arrives is the body that was put in."""
-    cassette.play(Take(BODY, 418, "text/event-stream", cut=cut, framing=framing))  # pyright: ignore[reportArgumentType]
+    cassette.play(Take(BODY, 418, "text/event-stream", cut=cut, framing=framing))
     answer, body = fetch(cassette)
     assert body == BODY
     assert answer.status == 418
