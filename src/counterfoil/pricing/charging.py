@@ -12,13 +12,13 @@ every line is rounded exactly once. The state of a charge is the worst thing tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import UNSET, UnsetType
 
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.sheet import FELL_BACK, PRICED, UNPRICED, Sheet, Slot
-from counterfoil.record.charge import Charge, CostState, Line, LineState
+from counterfoil.record.charge import NOTHING_SERVED, Charge, CostState, Line, LineState
 from counterfoil.record.money import amount_nanos
 from counterfoil.record.usage import Usage, UsageSource
 
@@ -56,6 +56,31 @@ def price_usage(sheet: Sheet, usage: Usage, book: str) -> Charge:
         return Charge(tuple(lines), nanos, _EXACT)
     state, why = _verdict(sheet, usage.source, lines, weight, cut=cut)
     return Charge(tuple(lines), nanos, state, why)
+
+
+def total(charges: Sequence[Charge]) -> Charge:
+    """Several attempts' charges as one: all lines in order, their sum, and the worst state.
+
+    Where one attempt is wholly unknown and another is priced, the whole is partial.
+    """
+    if len(charges) == 1:
+        return charges[0]
+    lines = tuple(line for charge in charges for line in charge.lines)
+    worst = min(charges, key=lambda charge: _WORST_FIRST.index(charge.state), default=NOTHING_SERVED)
+    state = worst.state
+    if state is CostState.UNKNOWN and any(charge.nanos for charge in charges):
+        state = CostState.PARTIAL
+    return Charge(lines, sum(line.amount_nanos for line in lines), state, worst.reason)
+
+
+_WORST_FIRST = (
+    CostState.UNKNOWN,
+    CostState.PARTIAL,
+    CostState.ESTIMATED,
+    CostState.EXACT,
+    CostState.SUPPRESSED,
+    CostState.FREE,
+)
 
 
 def _parts(sheet: Sheet, usage: Usage) -> tuple[_Parts, bool]:

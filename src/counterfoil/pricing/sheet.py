@@ -34,7 +34,6 @@ _SAME: Final[dict[str, tuple[str, ...]]] = {
     m.CACHE_WRITE: (m.CACHE_WRITE_5M,),
     m.OUTPUT_TEXT: (m.OUTPUT,),
     m.OUTPUT_REASONING: (m.OUTPUT,),
-    m.OUTPUT_CITATION: (m.OUTPUT,),
 }
 """Cells published to be billed as another meter: no line of their own, and nothing to explain."""
 
@@ -56,6 +55,7 @@ _FALLBACK: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     m.OUTPUT_IMAGE: ((m.OUTPUT,), (m.OUTPUT_TEXT,)),
     m.OUTPUT_VIDEO: ((m.OUTPUT,), (m.OUTPUT_TEXT,)),
     m.OUTPUT_REASONING: ((m.OUTPUT_TEXT,),),
+    m.OUTPUT_CITATION: ((m.OUTPUT,), (m.OUTPUT_TEXT,)),
 }
 """Where a cell's rate comes from when none is published: groups in order, the dearest of the first that has any."""
 

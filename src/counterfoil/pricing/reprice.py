@@ -1,0 +1,157 @@
+"""Price a stored record again: under its own book, to prove its lines, or under another, to see what it would cost.
+
+A record says everything a price depends on: each attempt's provider, model and usage, the moment it was admitted, the
+service tier and model that were served, the team. So the lines follow from the record and the book alone, and under
+the record's own book they must be the stored ones, bit for bit. Nothing is ever written back.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+
+from msgspec import UNSET, Struct
+
+from counterfoil.pricing.book import PriceBook
+from counterfoil.pricing.charging import total
+from counterfoil.record.charge import NOTHING_SERVED, Charge, CostState, Line, LineState
+from counterfoil.record.money import amount_nanos
+from counterfoil.record.record import Attempt, Record
+from counterfoil.record.usage import ABSENT
+
+_EPOCH_DAY: Final = dt.date(1970, 1, 1).toordinal()
+
+
+def reprice(book: PriceBook, record: Record) -> Charge:
+    """What the call of ``record`` costs under ``book``: the sum over every attempt that was charged."""
+    attempts = record.attempts
+    if len(attempts) == 1 and attempts[0].cost_nanos is not UNSET:
+        return _attempt(book, record, attempts[0], final=True)
+    charges = [
+        _attempt(book, record, attempt, final=attempt is attempts[-1])
+        for attempt in attempts
+        if attempt.cost_nanos is not UNSET
+    ]
+    return total(charges) if charges else NOTHING_SERVED
+
+
+def differences(book: PriceBook, record: Record) -> Iterator[str]:
+    """What is wrong with the stored lines of ``record``, in words; nothing when they follow from ``book`` bit for bit.
+
+    ``book`` must be the one the record names.
+    """
+    yield from arithmetic(record)
+    if record.book is not None and record.book != book.digest:
+        yield f"the record was priced with book {record.book}, not {book.digest}"
+        return
+    charge = reprice(book, record)
+    if charge.lines != record.pricing_lines:
+        yield from _line_differences(charge.lines, record.pricing_lines)
+
+
+def arithmetic(record: Record) -> Iterator[str]:
+    """What does not add up in ``record`` on its own, without any book: each line's amount, and their sum."""
+    summed = 0
+    for number, line in enumerate(record.pricing_lines, 1):
+        summed += line.amount_nanos
+        if line.amount_nanos != amount_nanos(line.quantity, line.unit_size, line.unit_price_nanos):
+            yield f"line {number} ({line.meter}): {line.amount_nanos} is not quantity × price ÷ unit size"
+    if summed != record.cost_nanos:
+        yield f"the lines add up to {summed}, not {record.cost_nanos}"
+
+
+def _line_differences(ours: tuple[Line, ...], stored: tuple[Line, ...]) -> Iterator[str]:
+    if len(ours) != len(stored):
+        yield f"the book gives {len(ours)} lines, the record has {len(stored)}"
+        return
+    for number, (one, other) in enumerate(zip(ours, stored, strict=True), 1):
+        for name in Line.__struct_fields__:
+            if getattr(one, name) != getattr(other, name):
+                theirs, mine = getattr(other, name), getattr(one, name)
+                yield f"line {number} ({other.meter}): {name} is {theirs}, the book gives {mine}"
+
+
+def _attempt(book: PriceBook, record: Record, attempt: Attempt, *, final: bool) -> Charge:
+    usage = attempt.usage
+    return book.price(
+        attempt.provider,
+        attempt.model,
+        ABSENT if usage is UNSET else usage,
+        moment(record.created_at),
+        service_tier=record.service_tier if final else None,
+        team_id=record.team_id,
+        native_model=record.native_model if final else None,
+    )
+
+
+def moment(created_at: str) -> int:
+    """A record's ``created_at`` (``2026-01-31T12:00:00.000Z``) as Unix milliseconds."""
+    return (
+        _midnight(created_at[:10])
+        + int(created_at[11:13]) * 3_600_000
+        + int(created_at[14:16]) * 60_000
+        + int(created_at[17:19]) * 1_000
+        + int(created_at[20:23])
+    )
+
+
+@lru_cache(maxsize=1024)
+def _midnight(date: str) -> int:
+    return (dt.date.fromisoformat(date).toordinal() - _EPOCH_DAY) * 86_400_000
+
+
+class Sums(Struct):
+    """Two sums over the same records: what was charged, and what it would have been.
+
+    The ``unpriced`` counts are of records (by meter: of lines) whose cost is not wholly known on that side; by meter,
+    ``records`` counts charged lines.
+    """
+
+    records: int = 0
+    charged_nanos: int = 0
+    repriced_nanos: int = 0
+    charged_unpriced: int = 0
+    repriced_unpriced: int = 0
+
+    @property
+    def difference_nanos(self) -> int:
+        """Positive where the other book is dearer."""
+        return self.repriced_nanos - self.charged_nanos
+
+
+class Comparison:
+    """What many records would have cost under another book, by model, team and meter."""
+
+    def __init__(self) -> None:
+        self.all = Sums()
+        self.by_model: dict[str, Sums] = {}
+        self.by_team: dict[str, Sums] = {}
+        self.by_meter: dict[str, Sums] = {}
+
+    def add(self, record: Record, charge: Charge) -> None:
+        """Count ``record``, which would cost ``charge``."""
+        known, would = record.cost_state not in _INCOMPLETE, charge.state not in _INCOMPLETE
+        for sums in (
+            self.all,
+            self.by_model.setdefault(record.model_id, Sums()),
+            self.by_team.setdefault(record.team_id, Sums()),
+        ):
+            sums.records += 1
+            sums.charged_nanos += record.cost_nanos
+            sums.repriced_nanos += charge.nanos
+            sums.charged_unpriced += not known
+            sums.repriced_unpriced += not would
+        for line in record.pricing_lines:
+            sums = self.by_meter.setdefault(line.meter, Sums())
+            sums.records += 1
+            sums.charged_nanos += line.amount_nanos
+            sums.charged_unpriced += line.state is LineState.UNPRICED
+        for line in charge.lines:
+            sums = self.by_meter.setdefault(line.meter, Sums())
+            sums.repriced_nanos += line.amount_nanos
+            sums.repriced_unpriced += line.state is LineState.UNPRICED
+
+
+_INCOMPLETE = frozenset({CostState.UNKNOWN, CostState.PARTIAL})
