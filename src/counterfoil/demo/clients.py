@@ -19,6 +19,8 @@ SEED: Final = 11
 TEMPERATURE: Final = 0.7
 MAX_TOKENS: Final = 60
 TIMEOUT_SECONDS: Final = 60.0
+SEEDED: Final[dict[str, Any]] = {"seed": SEED}
+"""Anthropic's protocol has no seed; this model server takes one all the same."""
 NO_PROMPT_CACHE: Final[dict[str, Any]] = {"cache_prompt": False}
 """Equal seeds give equal text only when the model does not pick up a half-computed prompt."""
 
@@ -74,7 +76,11 @@ class Applications:
     def ask_anthropic(self, model: str, question: str) -> Answer:
         """One answer at once, through Messages."""
         raw = self._anthropic.messages.with_raw_response.create(
-            model=model, messages=[{"role": "user", "content": question}], max_tokens=MAX_TOKENS
+            model=model,
+            messages=[{"role": "user", "content": question}],
+            max_tokens=MAX_TOKENS,
+            temperature=TEMPERATURE,
+            extra_body=SEEDED,
         )
         text = "".join(block.text for block in raw.parse().content if block.type == "text")
         return Answer(raw.headers["request-id"], text)
@@ -82,7 +88,11 @@ class Applications:
     def stream_anthropic(self, model: str, question: str, show: Callable[[str], None]) -> Answer:
         """One answer piece by piece, through Messages."""
         with self._anthropic.messages.stream(
-            model=model, messages=[{"role": "user", "content": question}], max_tokens=MAX_TOKENS
+            model=model,
+            messages=[{"role": "user", "content": question}],
+            max_tokens=MAX_TOKENS,
+            temperature=TEMPERATURE,
+            extra_body=SEEDED,
         ) as stream:
             pieces: list[str] = []
             for piece in stream.text_stream:
