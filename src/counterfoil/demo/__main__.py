@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import anthropic
+import openai
 from rich.console import Console
 
 from counterfoil.demo.clients import RequestRefused
@@ -26,7 +28,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _leave)
     try:
         run(Console(), options.folder, options.port, keep=options.keep)
-    except (DemoFailed, ProcessFailed, RequestRefused) as failure:
+    except (DemoFailed, ProcessFailed, RequestRefused, openai.OpenAIError, anthropic.AnthropicError) as failure:
         Console(stderr=True).print(f"{failure}\nThe logs are in {options.folder}.", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:

@@ -19,8 +19,8 @@ SEED: Final = 11
 TEMPERATURE: Final = 0.7
 MAX_TOKENS: Final = 60
 TIMEOUT_SECONDS: Final = 60.0
-SEEDED: Final[dict[str, Any]] = {"seed": SEED}
-"""Anthropic's protocol has no seed; this model server takes one all the same."""
+SEEDED: Final[dict[str, Any]] = {"seed": SEED, "temperature": TEMPERATURE}
+"""What Anthropic's SDK has no parameters for, and this model server takes all the same."""
 NO_PROMPT_CACHE: Final[dict[str, Any]] = {"cache_prompt": False}
 """Equal seeds give equal text only when the model does not pick up a half-computed prompt."""
 
@@ -79,7 +79,6 @@ class Applications:
             model=model,
             messages=[{"role": "user", "content": question}],
             max_tokens=MAX_TOKENS,
-            temperature=TEMPERATURE,
             extra_body=SEEDED,
         )
         text = "".join(block.text for block in raw.parse().content if block.type == "text")
@@ -91,7 +90,6 @@ class Applications:
             model=model,
             messages=[{"role": "user", "content": question}],
             max_tokens=MAX_TOKENS,
-            temperature=TEMPERATURE,
             extra_body=SEEDED,
         ) as stream:
             pieces: list[str] = []
