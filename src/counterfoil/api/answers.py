@@ -7,7 +7,7 @@ the same bytes, :data:`NOT_FOUND`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +32,7 @@ ERRORS: Final[dict[str, tuple[int, str]]] = {
     "unauthorised": (401, "The key is missing or cannot be used; reason says which."),
     "forbidden": (403, "The key may not do that; needs names the scope."),
     "not_found": (404, "There is no such thing in the reader's team. Another team's looks exactly the same."),
+    "no_content": (404, "The record has no bodies (any more); reason says why."),
     "no_such_endpoint": (404, "There is no such path."),
     "method_not_allowed": (405, "The path does not take this method; the header Allow lists those it takes."),
     "conflict": (409, "The thing is in a state, or has a name, that does not allow this."),
@@ -57,15 +58,15 @@ _BY_STATUS: Final = {
 _SPELLING: Final = {"unauthorized": "unauthorised"}
 
 
-def refusal(code: str, headers: dict[str, str] | None = None, **beside: Any) -> Response:
+def refusal(code: str, headers: Mapping[str, str] | None = None, **beside: Any) -> Response:
     """The answer for ``code`` of :data:`ERRORS`; ``beside`` goes into the body, nulls left out."""
     body = {"ok": False, "error": code} | {name: value for name, value in beside.items() if value is not None}
     return raw(_encode(body), ERRORS[code][0], headers)
 
 
-def raw(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def raw(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """``body``, which is JSON already, as an answer that no cache keeps."""
-    return Response(body, status, NO_STORE | (headers or {}), JSON)
+    return Response(body, status, {**NO_STORE, **(headers or {})}, JSON)
 
 
 def json(value: Any, status: int = 200) -> Response:
@@ -80,7 +81,7 @@ def of_fault(fault: Fault) -> Response:
         code = _BY_STATUS.get(fault.status, "internal")
     reason = getattr(fault, "reason", None)
     if code == "unauthorised":
-        return refusal(code, {"www-authenticate": "Bearer"}, reason=reason or "invalid")
+        return refusal(code, dict(fault.headers), reason=reason)
     message = fault.message if code in ("forbidden", "invalid_request", "conflict", "ledger_unavailable") else None
     return refusal(code, reason=reason, message=message, field=fault.param, needs=getattr(fault, "needs", None))
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from counterfoil.api import content
 from counterfoil.record.charge import Line
 from counterfoil.record.record import Attempt, CaptureInfo, CaptureState, Chain, Record
 from counterfoil.record.usage import Usage
@@ -161,6 +162,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "erased.",
         "bytes": "The size of the bodies, as captured.",
         "digest": "SHA-256 over the sealed bodies: it commits to them without telling anything of their text.",
+        "retention_days": "How long the bodies are kept, counted from created_at; null when none were.",
         "recorded_state": "The state when the record was written; present only when it differs from state.",
     },
     "Chain": {
@@ -185,6 +187,7 @@ def components() -> dict[str, Any]:
     for name, struct in _STRUCTS.items():
         _describe(schemas[name], struct, MEANINGS[name])
     schemas["GenerationRecord"]["properties"]["created_at"]["format"] = "date-time"
+    schemas["Content"] = content.SCHEMA
     return schemas
 
 

@@ -7,9 +7,8 @@ followed by what is known only at reading time: the chain, and whether the reque
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
-from typing import Final, NoReturn
+from typing import Final
 
 import msgspec
 
@@ -69,32 +68,7 @@ def why_not(policy: CapturePolicy, state: CaptureState) -> Unavailable | None:
 
 def is_object(body: bytes) -> bool:
     """Whether ``body`` is a JSON object with at least one member, which may be embedded in an answer as it is."""
-    if not body.isascii() and not _is_utf8(body):
-        return False
     try:
-        return bool(_decode_object(body))
-    except RecursionError:
+        return bool(_decode_object(body)) and (body.isascii() or bool(body.decode()))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    except msgspec.DecodeError:
-        return _is_lenient_object(body)
-
-
-def _is_utf8(body: bytes) -> bool:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _is_lenient_object(body: bytes) -> bool:
-    """The grammar of RFC 8259, for what msgspec refuses beyond it: lone surrogates written as escapes."""
-    try:
-        value: object = json.loads(body, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and value != {}
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(constant)

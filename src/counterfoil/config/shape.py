@@ -16,7 +16,6 @@ import msgspec.inspect as kinds
 from msgspec import Struct
 
 from counterfoil.config.tree import Branch, Leaf, Node, Origin, Sequence, expand, fault
-from counterfoil.errors import ConfigError
 
 S = TypeVar("S", bound=Struct)
 
@@ -128,11 +127,16 @@ def join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that ``word`` was probably meant to be, if any comes near."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """What to write instead of ``word``: the nearest known word, or all of them."""
     words = list(known)
-    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(words)}"
+    near = nearest(word, words)
+    return f"did you mean {near}?" if near else f"known here: {', '.join(words)}"
 
 
 def _struct(cls: type[Struct]) -> kinds.StructType:
@@ -211,6 +215,3 @@ def _name(node: Node) -> str:
 def _shown(leaf: Leaf) -> str:
     text = leaf.text if len(leaf.text) <= 60 else leaf.text[:57] + "…"
     return repr(text)
-
-
-__all__ = ["ConfigError", "Fitter", "Spelling", "bare", "join", "optional", "suggestion"]

@@ -18,7 +18,7 @@ import msgspec.inspect as kinds
 
 from counterfoil.config.known import KNOWN_PROVIDERS
 from counterfoil.config.model import Config, RouteConfig
-from counterfoil.config.shape import bare, optional, suggestion
+from counterfoil.config.shape import bare, nearest, optional
 from counterfoil.config.tree import Branch, Leaf, Node, Origin, Sequence, from_yaml, overlay
 from counterfoil.errors import ConfigError
 
@@ -63,9 +63,8 @@ def _resolve(variable: str, value: str, below: Branch) -> tuple[_Path, kinds.Typ
         whole = isinstance(kind, kinds.StructType | kinds.DictType)
         if not whole or kind == kinds.type_info(RouteConfig) or value.startswith("{"):
             return path, kind
-    names = [PREFIX + name for name in _names(kinds.type_info(Config), below, ())]
-    near = suggestion(variable, names)
-    hint = near if near.startswith("did you mean") else "see docs/configuration.md for the names"
+    near = nearest(rest, _names(kinds.type_info(Config), below, ()))  # without the prefix, which would make all alike
+    hint = f"did you mean {PREFIX}{near}?" if near else "see docs/configuration.md for the names"
     raise ConfigError(f"{variable}: unknown variable; {hint}")
 
 

@@ -1,0 +1,94 @@
+"""The control plane as one ASGI application: everything people and programs ask, besides the calls themselves.
+
+It runs behind the gateway's protocol class, which serves the calls and hands every other path to it, and as well
+alone, over a data folder, with no gateway at all. It reads through connections of its own and never blocks the loop
+that relays calls.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from counterfoil import __version__
+from counterfoil.api import answers, generations, lookup, models, pages, schema, status, tenancy
+from counterfoil.api.parts import ControlParts
+from counterfoil.errors import Fault
+
+BODY_BYTES_MAX: Final = 8 << 20
+"""The largest body the control plane takes. Price files are the largest thing sent to it, at some 2 MiB."""
+_DESCRIPTION: Final = (
+    "The record of every generation, and the keys, teams and prices behind it. "
+    "Send a key as Authorization: Bearer, x-api-key, x-goog-api-key or api-key."
+)
+_NO_TELEMETRY: Final[Any] = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,  # they would hold the inputs that did not validate
+    "operation_spans": False,
+    "auto_configure": False,
+}
+_PAGE_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
+_SECURITY: Final = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "x-goog-api-key": {"type": "apiKey", "in": "header", "name": "x-goog-api-key"},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
+}
+
+
+def build(parts: ControlParts) -> FastAPI:
+    """The application over ``parts``."""
+    app = FastAPI(
+        title="Counterfoil",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=_NO_TELEMETRY,
+        max_body_size=BODY_BYTES_MAX,
+        redirect_slashes=False,
+    )
+    app.add_middleware(answers.NoStore)
+    app.add_exception_handler(Fault, answers.on_fault)
+    app.add_exception_handler(HTTPException, answers.on_http_error)
+    app.add_exception_handler(RequestValidationError, answers.on_invalid)
+    app.add_exception_handler(Exception, answers.on_bug)
+    lookup.add(app, parts)
+    app.include_router(generations.router(parts))
+    lookup.add_by_path(app, parts)
+    app.include_router(models.router(parts))
+    app.include_router(tenancy.router(parts.admin, parts.directory))
+    app.include_router(status.router(parts.health, parts.metrics))
+    _document(app)
+    return app
+
+
+def _document(app: FastAPI) -> None:
+    """Give ``/openapi.json`` the record's schema and the ways to send a key, and serve it as a page at ``/docs``."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {}).update(schema.components())
+            components["securitySchemes"] = _SECURITY
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(pages.page(openapi()), headers=_PAGE_HEADERS)
+
+    app.openapi = openapi
+    app.add_route("/docs", docs, methods=["GET"], include_in_schema=False)

@@ -1,0 +1,199 @@
+"""``GET /v1/generations?id=``: what happened to that call?
+
+Asked right after nearly every call, so it is a plain route: one query in a thread, the canonical bytes spliced, never
+decoded. The order of checks is part of the contract: id, key, right, existence. The owner is part of the query, so what
+is foreign and what never existed take the same way to the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from counterfoil.api import answers, content, reading, view
+from counterfoil.api.parts import ControlParts
+from counterfoil.api.reading import Desk
+from counterfoil.api.view import Unavailable
+from counterfoil.capture.body import Capture
+from counterfoil.errors import Fault
+from counterfoil.ledger.query import LedgerReader, StoredRecord
+from counterfoil.record.record import CaptureState
+from counterfoil.tenancy.principal import Principal
+
+THREADS: Final = 4
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_TEXT: Final = {"type": "string"}
+_ID: Final = "Our id (gen_…), or the provider's own."
+_ID_IN_QUERY: Final = {"name": "id", "in": "query", "required": True, "description": _ID, "schema": _TEXT}
+_ID_IN_PATH: Final = {"name": "id", "in": "path", "required": True, "description": _ID, "schema": _TEXT}
+_TEAM: Final = {
+    "name": "team",
+    "in": "query",
+    "description": "The team to ask for; only a management key of all teams may name another than its own.",
+    "schema": _TEXT,
+}
+_PART: Final = {
+    "name": "part",
+    "in": "query",
+    "description": "One body alone, in its own bytes.",
+    "schema": {"enum": ["request", "response"]},
+}
+_RECORD: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "The record.",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerationRecord"}}},
+    },
+    404: {"description": "No such generation in the reader's team. Another team's looks exactly the same."},
+    **reading.REFUSALS,
+}
+_BODIES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The bodies.", "content": {"application/json": {"schema": content.SCHEMA}}},
+    404: {"description": "No such generation, or its bodies are not there (any more); reason says which."},
+    **reading.REFUSALS,
+}
+
+
+class DirectRoute(APIRoute):
+    """A documented route whose endpoint is called with the request and nothing else: no parameters to solve."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """The endpoint itself."""
+        return self.endpoint
+
+
+def add(app: FastAPI, parts: ControlParts) -> None:
+    """Add ``GET /v1/generations``: first, because it is asked most."""
+    _direct(
+        app,
+        "/v1/generations",
+        Lookup(parts).by_query,
+        summary="The record of one generation",
+        parameters=[_ID_IN_QUERY, _TEAM],
+        responses={400: {"description": "The id is missing or empty."}, **_RECORD},
+    )
+
+
+def add_by_path(app: FastAPI, parts: ControlParts) -> None:
+    """Add the paths that hold an id: last, because they match the fixed names beside them too."""
+    lookup = Lookup(parts)
+    _direct(
+        app,
+        "/v1/generations/{id}",
+        lookup.by_path,
+        summary="The record of one generation, by path",
+        parameters=[_ID_IN_PATH, _TEAM],
+        responses=_RECORD,
+    )
+    _direct(
+        app,
+        "/v1/generations/{id}/content",
+        lookup.content,
+        summary="The captured bodies of one generation",
+        parameters=[_ID_IN_PATH, _PART, _TEAM],
+        responses=_BODIES,
+    )
+
+
+def _direct(app: FastAPI, path: str, endpoint: Endpoint, *, parameters: list[Any], **documented: Any) -> None:
+    app.router.add_api_route(
+        path,
+        endpoint,
+        methods=["GET"],
+        tags=["generations"],
+        response_class=Response,
+        openapi_extra={"parameters": parameters},
+        route_class_override=DirectRoute,
+        **documented,
+    )
+
+
+class Lookup:
+    """Answers for one record. Its threads are its own, so that long lists cannot keep a lookup waiting."""
+
+    def __init__(self, parts: ControlParts) -> None:
+        self._reader = parts.reader
+        self._directory = parts.directory
+        self._desk = Desk("lookup", THREADS)
+
+    async def by_query(self, request: Request) -> Response:
+        """The record named by `id`, our own id or the provider's, as its team reads it.
+
+        Any active key of the team may ask, or a management key with `generations:read`. The record is there the
+        moment the answer of its call has ended.
+        """
+        wanted = request.query_params.get("id")
+        if not wanted:
+            return answers.raw(answers.MISSING_ID, 400)
+        return await self._desk.run(self._record, request, wanted)
+
+    async def by_path(self, request: Request) -> Response:
+        """The same answer as `GET /v1/generations?id=`."""
+        return await self._desk.run(self._record, request, request.path_params["id"])
+
+    async def content(self, request: Request) -> Response:
+        """The request and the response as they were captured, with their media types.
+
+        Text is given as text, anything else in base64. With `part` one body alone, in its own bytes.
+        """
+        return await self._desk.run(self._content, request, request.path_params["id"])
+
+    def _record(self, request: Request, wanted: str) -> Response:
+        try:
+            reader, stored = self._found(request, wanted)
+        except Fault as fault:
+            return answers.of_fault(fault)
+        if stored is None:
+            return answers.raw(answers.NOT_FOUND, 404)
+        return answers.raw(record(self._reader, reader, stored))
+
+    def _content(self, request: Request, wanted: str) -> Response:
+        try:
+            reader, stored = self._found(request, wanted)
+            if stored is None:
+                return answers.raw(answers.NOT_FOUND, 404)
+            reader.need(reading.CONTENT)
+            found = captured(self._reader, stored)
+        except Fault as fault:
+            return answers.of_fault(fault)
+        if isinstance(found, Unavailable):
+            return answers.refusal("no_content", reason=found)
+        return content.answer(found, request.query_params.get("part"))
+
+    def _found(self, request: Request, wanted: str) -> tuple[Principal, StoredRecord | None]:
+        reader = reading.principal(self._directory, request)
+        team = reading.team(reader, request.query_params.get("team"))
+        return reader, self._reader.find(team, wanted)
+
+
+def record(ledger: LedgerReader, reader: Principal, stored: StoredRecord) -> bytes:
+    """The answer for ``stored`` as ``reader`` may see it. Raises :class:`~counterfoil.errors.GatewayFault`."""
+    found = captured(ledger, stored) if reader.sees_content else Unavailable.FORBIDDEN
+    if found is Unavailable.FORBIDDEN:
+        found = unkept(stored) or found
+    return view.served(stored.data, stored.chain, stored.capture_state, replayable(found))
+
+
+def captured(ledger: LedgerReader, stored: StoredRecord) -> Capture | Unavailable:
+    """The bodies of ``stored``, or why there are none."""
+    return unkept(stored) or ledger.capture(stored) or Unavailable.UNREADABLE
+
+
+def unkept(stored: StoredRecord) -> Unavailable | None:
+    """Why the bodies of ``stored`` are not in the ledger; None when they are."""
+    if stored.capture_state is CaptureState.STORED:
+        return None
+    return view.why_not(view.capture_of(stored.data).policy, stored.capture_state)
+
+
+def replayable(found: Capture | Unavailable) -> bytes | Unavailable:
+    """The JSON object that posting again would rerun the call, or why there is none."""
+    if isinstance(found, Unavailable):
+        return found
+    body = found.request if found.replayable is None else found.replayable
+    return body if view.is_object(body) else Unavailable.NOT_AN_OBJECT

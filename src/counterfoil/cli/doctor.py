@@ -1,0 +1,253 @@
+"""``counterfoil doctor``: does this machine, this folder and this configuration hold what the gateway promises?
+
+Every check gives one finding: ``good``, ``warning`` (it works, with less margin than it should) or ``problem`` (a
+promise is broken). Nothing is changed, and nothing that a running gateway holds is disturbed. Exit 0 without problems.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import resource
+import shutil
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import apsw
+from cyclopts import Parameter
+from msgspec import Struct
+
+from counterfoil import __version__, config
+from counterfoil.config import Config
+from counterfoil.errors import ConfigError
+from counterfoil.folder import FORMAT_VERSION, DataFolder
+
+SQLITE_MINIMUM: Final = 3_051_003
+"""The first version past the WAL-reset bug of 3.7.0–3.51.2, https://sqlite.org/wal.html."""
+DISK_BYTES_WARNING: Final = 2 << 30
+DISK_BYTES_PROBLEM: Final = 256 << 20
+SYNC_MS_WARNING: Final = 50.0
+"""Every answer waits for one sync; a disk slower than this is felt by clients."""
+CONNECT_SECONDS_MAX: Final = 5.0
+EARLIEST_MS: Final = 1_760_000_000_000
+"""October 2025. A clock before it is wrong: this version did not exist."""
+_REMOTE_FILE_SYSTEMS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs"})
+_MEMORY_FILE_SYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
+
+
+class State(StrEnum):
+    """How bad a finding is."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+class Finding(Struct, frozen=True):
+    """One thing that was looked at. ``said`` tells what was found and, unless it is good, what to do."""
+
+    check: str
+    state: State
+    said: str
+
+
+def examine(
+    data: Path | None, config_file: Path | None, environ: Mapping[str, str], *, providers: bool
+) -> Iterator[Finding]:
+    """Every finding about this machine, the configuration and the data folder, in order."""
+    yield Finding("version", State.GOOD, f"Counterfoil {__version__}, Python {platform.python_version()}")
+    yield sqlite_version(apsw.sqlite_lib_version(), apsw.SQLITE_VERSION_NUMBER)
+    yield clock(time.time_ns() // 1_000_000)
+    settings, finding = configuration(config_file, environ)
+    yield finding
+    yield descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0], settings)
+    try:
+        root = config.data_folder(config_file, environ, data)
+    except ConfigError as error:
+        yield Finding("data folder", State.PROBLEM, str(error))
+        return
+    yield from folder(root)
+    if providers and settings is not None:
+        yield from reachable(settings)
+
+
+def sqlite_version(text: str, number: int) -> Finding:
+    """SQLite is past the bug that can corrupt a write-ahead log."""
+    if number < SQLITE_MINIMUM:
+        said = f"SQLite {text} can corrupt its write-ahead log. Install apsw 3.51.3 or newer."
+        return Finding("sqlite", State.PROBLEM, said)
+    return Finding("sqlite", State.GOOD, f"SQLite {text}")
+
+
+def clock(now_ms: int) -> Finding:
+    """The wall clock is not before the program."""
+    shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now_ms / 1000))
+    if now_ms < EARLIEST_MS:
+        return Finding("clock", State.PROBLEM, f"The clock says {shown}. Set it; records and prices go by it.")
+    return Finding("clock", State.GOOD, shown)
+
+
+def configuration(path: Path | None, environ: Mapping[str, str]) -> tuple[Config | None, Finding]:
+    """The configuration can be read, down to every variable in it."""
+    try:
+        settings = config.load(path, environ, {})
+    except ConfigError as error:
+        return None, Finding("configuration", State.PROBLEM, str(error))
+    if not settings.providers:
+        said = "No provider is configured: no call can be served. Name one in counterfoil.yaml."
+        return settings, Finding("configuration", State.WARNING, said)
+    names = ", ".join(settings.providers)
+    return settings, Finding("configuration", State.GOOD, f"providers: {names}; {len(settings.models)} aliases")
+
+
+def descriptors(limit: int, settings: Config | None) -> Finding:
+    """The process may open as many files as it may have connections."""
+    wanted = 2 * (settings.limits.connections if settings else 1_000) + 64
+    if limit != resource.RLIM_INFINITY and limit < wanted:
+        said = f"{limit} open files are allowed, {wanted} are needed at the limit of connections. Raise it: ulimit -n."
+        return Finding("open files", State.WARNING, said)
+    return Finding("open files", State.GOOD, "no limit" if limit == resource.RLIM_INFINITY else f"{limit} allowed")
+
+
+def folder(root: Path) -> Iterator[Finding]:
+    """Everything about one data folder."""
+    if not root.exists():
+        yield Finding("data folder", State.WARNING, f"{root} does not exist yet; `counterfoil serve` makes it.")
+        return
+    try:
+        DataFolder.existing(root)
+    except ConfigError as error:
+        yield Finding("data folder", State.PROBLEM, str(error))
+        return
+    yield Finding("data folder", State.GOOD, f"{root}, format {FORMAT_VERSION}")
+    yield permissions(root)
+    yield lock(root)
+    yield disk(shutil.disk_usage(root).free)
+    yield file_system(root, Path("/proc/self/mountinfo"))
+    yield sync_speed(root, time.perf_counter_ns)
+
+
+def permissions(root: Path) -> Finding:
+    """Nobody but the owner may read the folder, its databases or its secrets."""
+    wrong: list[str] = []
+    strange: list[str] = []
+    for path in [root, *sorted(root.rglob("*"))]:
+        try:
+            found = path.lstat()
+        except FileNotFoundError:  # a running gateway's journal comes and goes
+            continue
+        if stat.S_IMODE(found.st_mode) & 0o077 and not stat.S_ISLNK(found.st_mode):
+            wrong.append(str(path))
+        if found.st_uid != os.geteuid() and os.geteuid() != 0:
+            strange.append(str(path))
+    if wrong:
+        said = f"Others can read {_some(wrong)}. Run: chmod -R go= {root}"
+        return Finding("permissions", State.PROBLEM, said)
+    if strange:
+        return Finding("permissions", State.WARNING, f"{_some(strange)} belongs to another user than you.")
+    return Finding("permissions", State.GOOD, "only the owner can read it")
+
+
+def lock(root: Path) -> Finding:
+    """Whether a gateway runs on the folder. Looks without holding it up."""
+    path = root / "lock"
+    if not path.exists():
+        return Finding("lock", State.GOOD, "no gateway has run on it")
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return Finding("lock", State.GOOD, "a gateway is running on it")
+    finally:
+        os.close(descriptor)
+    return Finding("lock", State.GOOD, "free; no gateway is running on it")
+
+
+def disk(free_bytes: int) -> Finding:
+    """There is room for what is to come."""
+    free = f"{free_bytes / (1 << 30):.1f} GiB free"
+    if free_bytes < DISK_BYTES_PROBLEM:
+        return Finding("disk", State.PROBLEM, f"{free}: the gateway will refuse calls. Make room.")
+    return Finding("disk", State.WARNING if free_bytes < DISK_BYTES_WARNING else State.GOOD, free)
+
+
+def file_system(root: Path, mounts: Path) -> Finding:
+    """The file system keeps the promises that a write-ahead log needs: shared memory, locks, durable syncs."""
+    kind = _mounted(root.resolve(), mounts)
+    if kind in _REMOTE_FILE_SYSTEMS:
+        said = f"{kind} is a network file system; SQLite's log is not safe on it. Use a local disk."
+        return Finding("file system", State.PROBLEM, said)
+    if kind in _MEMORY_FILE_SYSTEMS:
+        return Finding("file system", State.WARNING, f"{kind} is memory: nothing survives a restart of the machine.")
+    return Finding("file system", State.GOOD, kind or "unknown")
+
+
+def sync_speed(root: Path, now_ns: Callable[[], int]) -> Finding:
+    """How long a write takes to be durable; every answer waits for one. Uses a file of its own."""
+    path = root / f".doctor.{os.getpid()}"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            took = sorted(_synced_ms(descriptor, now_ns) for _ in range(5))[2]
+        finally:
+            os.close(descriptor)
+            path.unlink()
+    except OSError as error:
+        return Finding("sync", State.PROBLEM, f"{root} cannot be written ({error.strerror or error}).")
+    said = f"{took:.2f} ms until a write is durable"
+    if took > SYNC_MS_WARNING:
+        said += "; every answer waits for that. Use a faster disk, or `ledger: {durability: write}`."
+    return Finding("sync", State.WARNING if took > SYNC_MS_WARNING else State.GOOD, said)
+
+
+def reachable(settings: Config) -> Iterator[Finding]:
+    """A connection to each provider, or to the proxy on the way to it, can be opened. Sends nothing."""
+    for name, provider in settings.providers.items():
+        proxy = provider.proxy if provider.proxy not in (None, "none") else None
+        host, port = _address(proxy or provider.base_url)
+        where = f"{host}:{port}" + (" (its proxy)" if proxy else "")
+        try:
+            socket.create_connection((host, port), CONNECT_SECONDS_MAX).close()
+        except OSError as error:
+            yield Finding(f"provider {name}", State.WARNING, f"{where} cannot be reached ({error.strerror or error}).")
+        else:
+            yield Finding(f"provider {name}", State.GOOD, f"{where} answers")
+
+
+def _synced_ms(descriptor: int, now_ns: Callable[[], int]) -> float:
+    start = now_ns()
+    os.write(descriptor, bytes(4096))
+    os.fsync(descriptor)
+    return (now_ns() - start) / 1e6
+
+
+def _mounted(path: Path, mounts: Path) -> str | None:
+    """The type of the file system that ``path`` lies on: the longest mount point above it. proc(5), mountinfo."""
+    best, kind = "", None
+    try:
+        entries = mounts.read_text().splitlines()
+    except OSError:
+        return None
+    for entry in entries:
+        before, _, after = entry.partition(" - ")
+        point = before.split(" ")[4].encode().decode("unicode_escape")
+        if path.is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, after.split(" ", 1)[0]
+    return kind
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _some(paths: list[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
