@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -19,7 +20,10 @@ def told(tmp_path_factory: pytest.TempPathFactory, model_server: str) -> tuple[s
     """Give what the demonstration printed and where it ran; ``model_server`` says that there is a model."""
     assert model_server
     folder = tmp_path_factory.mktemp("demo")
-    done = subprocess.run(COMMAND, cwd=folder, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    wide = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run(
+        COMMAND, cwd=folder, env=wide, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, folder
 
