@@ -1,4 +1,5 @@
-"""Writes what is generated of the configuration's documents: the tables in ``docs/configuration.md`` and the JSON Schema.
+# ruff: noqa: INP001 - a script, found by its path
+"""Writes what is generated of the configuration's documents: the tables of its page, and the JSON Schema.
 
 Run it after a change of ``src/counterfoil/config/model.py`` or ``known.py``; a test fails until it was.
 """
