@@ -153,6 +153,13 @@ def _decimal(text: str) -> tuple[int, int]:
     return int(digits), len(fraction) - power
 
 
+def plain_dollars(nanos: int, size: int) -> str:
+    """``nanos`` ÷ ``size`` in dollars as a plain decimal number, exactly. ``size`` must be a power of ten."""
+    decimals = len(str(size)) - 1 + 9
+    digits = str(nanos).rjust(decimals + 1, "0")
+    return f"{digits[:-decimals]}.{digits[-decimals:]}".rstrip("0").removesuffix(".")
+
+
 def times(price: int, size: int, numerator: int, denominator: int) -> tuple[int, int]:
     """A rate multiplied by a fraction, exactly: the size grows when the price would not stay whole."""
     price *= numerator

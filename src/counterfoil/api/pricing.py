@@ -1,0 +1,212 @@
+"""``/v1/pricing``: what a call would cost, and what the models cost now.
+
+Nothing is written and nothing is charged. The same code prices as in the gateway, so a calculation with the values of a
+record gives the record's lines.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Query
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from counterfoil.api import answers
+from counterfoil.pricing import listing
+from counterfoil.pricing.book import PriceBook
+from counterfoil.record.charge import Charge, CostState
+from counterfoil.record.money import CURRENCY, dollars
+from counterfoil.record.usage import Usage, UsageSource
+from counterfoil.surfaces import metering
+from counterfoil.tenancy.directory import wall_ms
+from counterfoil.tenancy.names import ALL_TEAMS
+from counterfoil.tenancy.principal import Principal
+
+PAGE: Final = 100
+PAGE_MAX: Final = 1000
+_REQUIRED: Final = ("provider", "model", "usage")
+
+
+class Calculation(Struct, kw_only=True):
+    """What ``POST /v1/pricing/calculate`` takes. ``usage`` is a record's, or a provider's own usage object."""
+
+    provider: str | None = None
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+    endpoint: str | None = None
+    at: str | None = None
+    request_started_at: str | None = None
+    service_tier: str | None = None
+    region: str | None = None
+    native_model: str | None = None
+
+
+_decoder = msgspec.json.Decoder(Calculation)
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": list(_REQUIRED),
+                    "properties": {
+                        "provider": {"type": "string", "description": "A configured or a catalogue provider."},
+                        "model": {"type": "string", "description": "The model by any name the provider gives it."},
+                        "usage": {"type": "object", "description": "A record's usage, or a provider's usage object."},
+                        "endpoint": {"type": "string"},
+                        "at": {"type": "string", "format": "date-time", "description": "When. Default: now."},
+                        "request_started_at": {"type": "string", "format": "date-time", "description": "As at."},
+                        "service_tier": {"type": "string", "description": "The tier as served."},
+                        "region": {"type": "string"},
+                        "native_model": {"type": "string", "description": "The model the provider says it served."},
+                    },
+                }
+            }
+        },
+    }
+}
+_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"description": "A field is missing or wrong; fields or field names it."},
+    401: {"description": "No key, or one that cannot be used; reason says why."},
+    404: {"description": "No price is known for this model at this provider; message says why."},
+}
+
+
+def router(book: Callable[[], PriceBook], reader: Callable[[Request], Principal] | None = None) -> APIRouter:
+    """The two endpoints over the book in force.
+
+    ``reader`` gives the holder of a request's key, or raises; prices of the holder's team then apply. Without it
+    anybody may ask, and only prices for everybody are shown.
+    """
+    routes = APIRouter(tags=["pricing"])
+
+    def team_of(request: Request) -> str | None:
+        holder = None if reader is None else reader(request)
+        return None if holder is None or holder.team_id == ALL_TEAMS else holder.team_id
+
+    @routes.post("/v1/pricing/calculate", summary="What a call would cost", responses=_ANSWERS, openapi_extra=_BODY)
+    async def calculate(request: Request) -> Response:
+        """Price a usage as the gateway would, line by line."""
+        team = team_of(request)
+        body = await request.body()
+        try:
+            asked = _decoder.decode(body)
+            at_ms = _moment(asked.at or asked.request_started_at)
+        except (msgspec.DecodeError, ValueError) as error:
+            return answers.refusal("invalid_request", message=str(error))
+        missing = [name for name in _REQUIRED if not getattr(asked, name) and getattr(asked, name) != {}]
+        if asked.provider is None or asked.model is None or asked.usage is None or missing:
+            return _said({"error": "missing_required_fields", "fields": missing}, 400)
+        usage = _usage(asked.usage)
+        if usage is None:
+            return answers.refusal("invalid_request", field="usage", message="This is not a usage object.")
+        in_force = book()
+        charge = in_force.price(
+            asked.provider,
+            asked.model,
+            usage,
+            at_ms,
+            service_tier=asked.service_tier,
+            team_id=team,
+            native_model=asked.native_model,
+            region=asked.region,
+        )
+        plan = in_force.plan(asked.provider, asked.model, at_ms, service_tier=asked.service_tier, team_id=team)
+        sheet = plan.sheet(usage.prompt_tokens)
+        if charge.state is CostState.UNKNOWN and not sheet.priced and not sheet.free:
+            return _said({"error": "pricing_not_found", "message": charge.reason}, 404)
+        return answers.json(_answer(asked, usage, charge, in_force.digest))
+
+    @routes.get("/v1/pricing/models", summary="What the models cost now", responses={401: _ANSWERS[401]})
+    def models(  # not async: making many plans takes milliseconds, which belong to a thread
+        request: Request,
+        provider: Annotated[str | None, Query(description="Only this provider's models.")] = None,
+        model: Annotated[str | None, Query(description="Only models whose name contains this.")] = None,
+        service_tier: Annotated[str | None, Query(description="The rates of this service tier.")] = None,
+        limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = PAGE,
+        offset: Annotated[int, Query(ge=0)] = 0,
+    ) -> Response:
+        """Rates in force, with the rule of each, by provider and model."""
+        team = team_of(request)
+        in_force, now = book(), wall_ms()
+        names = [
+            pair for pair in listing.names(in_force, provider) if model is None or model.lower() in pair[1].lower()
+        ]
+        page = [
+            listing.listed(in_force, *pair, now, tier=service_tier, team=team)
+            for pair in names[offset : offset + limit]
+        ]
+        return answers.json(
+            {
+                "ok": True,
+                "book": in_force.digest,
+                "source": in_force.lists.catalog.source,
+                "currency": CURRENCY,
+                "total": len(names),
+                "limit": limit,
+                "offset": offset,
+                "data": page,
+            }
+        )
+
+    return routes
+
+
+def _said(beside: dict[str, Any], status: int) -> Response:
+    return answers.json({"ok": False, **beside}, status)
+
+
+def _answer(asked: Calculation, usage: Usage, charge: Charge, digest: str) -> dict[str, Any]:
+    return {
+        "ok": True,
+        "provider": asked.provider,
+        "model": asked.model,
+        "usage": usage,
+        "currency": CURRENCY,
+        "cost_nanos": charge.nanos,
+        "cost": None if charge.state is CostState.UNKNOWN else dollars(charge.nanos),
+        "cost_state": charge.state,
+        "cost_reason": charge.reason,
+        "pricing_lines": charge.lines,
+        "book": digest,
+    }
+
+
+def _moment(text: str | None) -> int:
+    if text is None:
+        return wall_ms()
+    moment = msgspec.convert(text, dt.datetime)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp() * 1000)
+
+
+def _usage(given: dict[str, Any]) -> Usage | None:
+    """``given`` in our own convention, or as a provider words it; None when it is neither."""
+    if given.keys() <= _OWN_FIELDS:
+        try:
+            own = msgspec.convert({"source": UsageSource.REPORTED, **given}, Usage)
+        except msgspec.ValidationError:
+            return None
+        return own if _counts(own) else None
+    if any(name.endswith("TokenCount") for name in given):
+        return metering.gemini_usage_of(given)
+    return metering.usage_of(given)
+
+
+_OWN_FIELDS = frozenset(Usage.__struct_fields__)
+
+
+def _counts(usage: Usage) -> bool:
+    details = (usage.prompt_tokens_details, usage.completion_tokens_details, usage.meters)
+    numbers = [usage.prompt_tokens, usage.completion_tokens]
+    numbers += [value for part in details if part is not msgspec.UNSET for value in part.values()]
+    return all(0 <= number <= COUNT_MAX for number in numbers)
+
+
+COUNT_MAX: Final = 1 << 53
+"""More of anything than one call can use; beyond it sums would leave the integers that JSON readers agree on."""
