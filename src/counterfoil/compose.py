@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from counterfoil.api.app import build as build_api
 from counterfoil.api.parts import ControlParts, Figures, Health
 from counterfoil.config.model import Config
@@ -25,7 +27,7 @@ from counterfoil.ledger import books
 from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.query import LedgerReader
 from counterfoil.pricing.book import PriceBook
-from counterfoil.pricing.overlay import NO_OVERLAY
+from counterfoil.pricing.overlay import NO_OVERLAY, Serves
 from counterfoil.pricing.overlay_file import read_overlay
 from counterfoil.providers.provider import Provider
 from counterfoil.providers.provider import build as build_provider
@@ -103,6 +105,9 @@ def price_book(config: Config, folder: DataFolder) -> PriceBook:
     if config.prices_book is not None:
         return books.load(folder.books, config.prices_book)
     overlay = read_overlay(config.prices_file) if config.prices_file is not None else NO_OVERLAY
+    # Whose prices a provider charges becomes part of the book, so that a record and its book are all a price needs.
+    serves = {name: Serves(one.prices) for name, one in config.providers.items() if one.prices not in ("", name)}
+    overlay = msgspec.structs.replace(overlay, providers=serves | overlay.providers)
     book = PriceBook.build(books.bundled_catalog(), overlay)
     try:
         books.store(folder.books, book)

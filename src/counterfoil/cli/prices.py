@@ -160,14 +160,14 @@ def history(
 ) -> None:
     """List every stored book, or the dated prices of one model."""
     if model is None:
-        rows = _stored(place)
+        stored = _stored(place)
         columns = ("book", "stored_at", "catalog", "own_rules")
         output.listing(
-            rows, columns, as_json=as_json, empty="No book is stored yet; the gateway stores one when it starts."
+            stored, columns, as_json=as_json, empty="No book is stored yet; the gateway stores one when it starts."
         )
         return
     provider, _, name = model.partition("/")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row in listing.history(_book(chosen.book, place), provider, name):
         rates: dict[str, Any] = row["rates"]
         said = "  ".join(

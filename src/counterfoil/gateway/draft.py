@@ -17,7 +17,8 @@ from msgspec import UNSET
 
 from counterfoil.errors import Fault
 from counterfoil.gateway.relay import Relay, Way
-from counterfoil.record.charge import NOTHING_SERVED, Charge, CostState
+from counterfoil.pricing.charging import total
+from counterfoil.record.charge import NOTHING_SERVED, Charge
 from counterfoil.record.record import Attempt, CapturePolicy, Record
 from counterfoil.record.usage import UsageSource
 from counterfoil.routing.plan import Target
@@ -146,7 +147,7 @@ def record_of(
     now_ns: int,
 ) -> Record:
     """The record of a call that ended now."""
-    charge = total(draft.charges)
+    charge = total(draft.charges) if draft.charges else NOTHING_SERVED
     latency_ms, generation_ms = draft.times(relay, now_ns)
     call, target = draft.call, draft.target
     details = draft.policy is not CapturePolicy.OFF
@@ -187,24 +188,3 @@ def record_of(
         tags=call.tags if call is not None and call.tags and details else UNSET,
         book=draft.book,
     )
-
-
-def total(charges: list[Charge]) -> Charge:
-    """Several attempts' charges as one: all lines, their sum, and the least certain state among them."""
-    if len(charges) == 1:
-        return charges[0]
-    if not charges:
-        return NOTHING_SERVED
-    lines = tuple(line for charge in charges for line in charge.lines)
-    worst = min(charges, key=lambda charge: _LEAST_CERTAIN_FIRST.index(charge.state))
-    return Charge(lines, sum(line.amount_nanos for line in lines), worst.state, worst.reason)
-
-
-_LEAST_CERTAIN_FIRST = (
-    CostState.UNKNOWN,
-    CostState.PARTIAL,
-    CostState.ESTIMATED,
-    CostState.EXACT,
-    CostState.SUPPRESSED,
-    CostState.FREE,
-)

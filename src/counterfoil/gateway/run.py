@@ -63,7 +63,7 @@ UNKNOWN: Final = "unknown"
 
 
 class Counters(Struct):
-    """What this worker counted since it started. ``admitted == settled + open``; the refused never reached a provider."""
+    """What this worker counted since it started. The refused never reached a provider."""
 
     admitted: int = 0
     settled: int = 0
@@ -327,7 +327,7 @@ class Gateway:
         book = self._parts.book()
         draft.book = book.digest
         return book.price(
-            target.provider.prices,
+            target.provider.name,
             target.model,
             reading.usage,
             draft.arrived_ms,

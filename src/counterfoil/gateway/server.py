@@ -78,6 +78,7 @@ class ServerProtocol(HttpToolsProtocol):
         self.head_size = 0
         self.in_head = False
         self.lingering = 0
+        self.unreadable: Fault | None = None  # what came behind a request that is still being answered
         self.peer = ""
         self.hot: Exchange | None = None  # the exchange whose body is arriving
 
@@ -248,7 +249,9 @@ class ServerProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if self.pipeline:
+        if self.unreadable is not None and not self.pipeline:
+            self._reject(self.unreadable)
+        elif self.pipeline:
             self.flow.resume_reading()
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
@@ -332,6 +335,14 @@ class ServerProtocol(HttpToolsProtocol):
     def _reject(self, fault: Fault) -> None:
         """Answer bytes that are no request, and close. There is no key yet, so there is no record."""
         self.hot = None
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # Earlier requests were good and are answered first; their answers must not be cut into.
+            self.unreadable = fault
+            self.flow.pause_reading()
+            if not isinstance(cycle, Exchange):
+                cycle.keep_alive = False
+            return
         self.gateway.counters.rejected += 1
         if not self.transport.is_closing():
             media_type, body = self.gateway.fallback_surface.render_error(fault, "")

@@ -140,3 +140,12 @@ DELETE FROM by_expiry WHERE hour = ? AND seq = ?
 
 -- name: add_erasure
 INSERT OR IGNORE INTO erasures (seq, erased_at_ms, reason, signature) VALUES (?, ?, ?, ?)
+
+-- name: stretch
+-- The digests of a stretch of one writer's chain, by their numbers.
+SELECT sequence, digest FROM generations WHERE writer = ?1 AND sequence BETWEEN ?2 AND ?3
+
+-- name: records_after
+-- Records behind a place, in the order of commit.
+SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, r.data
+FROM generations g JOIN records r USING (seq) WHERE g.seq > ?1 ORDER BY g.seq LIMIT ?2

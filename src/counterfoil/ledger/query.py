@@ -164,6 +164,21 @@ class LedgerReader:
             if cursor is None:
                 return
 
+    def all(self) -> Iterator[StoredRecord]:
+        """Every record in the order of commit; those that come meanwhile may be among them."""
+        last = 0
+        while True:
+            try:
+                connection = self._connection()
+                rows = list(connection.execute(QUERIES["records_after"], (last, PAGE_ROWS_MAX)))
+            except apsw.Error as error:
+                raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
+            if not rows:
+                return
+            for row in rows:
+                yield self._stored(connection, row)
+            last = rows[-1][0]
+
     def summary(self, wanted: Filter) -> Summary:
         """Sums over the records of ``wanted``."""
         conditions, values = _conditions(wanted)

@@ -1,0 +1,132 @@
+"""The long mode: every target, every scenario, the audit matrix and the growth tables, into one JSON file.
+
+Each part writes what it has as soon as it ends, so a run that is broken off keeps its finished parts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import clocks, figures, growth, machine
+from benchmarks.compare import Series, alternate, running, show_progress
+from benchmarks.peers import PEERS
+from benchmarks.rounds import Bench, Round, Scenario
+from benchmarks.scenarios import FOR_ALL, FOR_FAST, MANY_STREAMS, PEAK, STREAMS, slowed
+from benchmarks.targets import REPOSITORY, Audit, Counterfoil, Direct, Nginx, Target, TargetFailed
+
+RESULTS: Final = REPOSITORY / "benchmarks/results"
+PARTS: Final = ("compare", "audit", "growth")
+SETTLE_S: Final = 2.0
+# Targets whose peak is above this run the scenarios with thousands of calls a second as well.
+FAST_PER_SECOND: Final = 2000
+AUDITS: Final = (Audit("full", "fsync"), Audit("full", "write"), Audit("metadata", "fsync"), Audit("off", "fsync"))
+
+
+class Report:
+    """The JSON document of one run, written anew after every part."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.document: dict[str, Any] = {
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine.describe(),
+            "commit": machine.commit(),
+        }
+
+    def add(self, **parts: Any) -> None:
+        """Put in the parts and write the file."""
+        self.document |= parts
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.document, indent=1) + "\n")
+
+
+def run(parts: Sequence[str], only: Sequence[str], times: int, growth_tables: Sequence[str]) -> int:
+    """Measure the parts, write the file, and return the exit status: 1 when a target lost or invented a record."""
+    name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    report = Report(RESULTS / f"{name}.json")
+    found: list[Series] = []
+    instructions = bool(report.document["machine"]["instructions_counted"])
+    with Bench(instructions=instructions) as bench:
+        if "compare" in parts:
+            found.append(_compare(bench, report, only, times))
+        if "audit" in parts and not Counterfoil().missing():
+            found.append(_audit(bench, report, times))
+        if "growth" in parts:
+            report.add(growth=growth.measure(bench, growth_tables, times))
+    lines = [line for series in found for line in figures.verdict(series)]
+    sys.stdout.write("\n".join([*lines, f"written: {report.path}"]) + "\n")
+    return int(any(series.broken for series in found))
+
+
+def _compare(bench: Bench, report: Report, only: Sequence[str], times: int) -> Series:
+    candidates: list[Target] = [Nginx(), Counterfoil(), *(peer() for peer in PEERS)]
+    described: dict[str, dict[str, Any]] = {}
+    with ExitStack() as stack:
+        present: list[Target] = []
+        for target in candidates:
+            if not only or target.name in only:
+                described[target.name] = _start(bench, stack, target)
+                if not described[target.name]["skipped"]:
+                    present.append(target)
+        report.add(targets=described)
+        series = _alternate(bench, present, described, times)
+    report.add(targets=described, rounds=[asdict(r) for r in series.rounds])
+    return series
+
+
+def _start(bench: Bench, stack: ExitStack, target: Target) -> dict[str, Any]:
+    reason = target.missing()
+    if reason:
+        return {"skipped": reason}
+    began = time.monotonic()
+    try:
+        stack.enter_context(running(target, bench.port))
+    except TargetFailed as failure:
+        return {"skipped": str(failure)[:500]}
+    start_s = time.monotonic() - began
+    time.sleep(SETTLE_S)
+    idle = clocks.rss_bytes(target.pids())
+    return {
+        "skipped": "",
+        "version": target.version(),
+        "start_s": round(start_s, 2),
+        "rss_idle_bytes": idle,
+        "per_second_warm": bench.warm(target),
+    }
+
+
+def _alternate(
+    bench: Bench, present: Sequence[Target], described: dict[str, dict[str, Any]], times: int
+) -> Series:
+    direct = Direct()
+    direct.start(bench.port)
+
+    def adapt(target: Target, scenario: Scenario) -> Scenario:
+        return slowed(scenario, described[target.name]["per_second_warm"]) if target is not direct else scenario
+
+    fast = [t for t in present if described[t.name]["per_second_warm"] > FAST_PER_SECOND]
+    rounds: list[Round] = []
+    for scenario in (*FOR_ALL, *FOR_FAST):
+        chosen = [direct, *(present if scenario in FOR_ALL else fast)]
+        rounds.extend(alternate(bench, chosen, [scenario], times, show_progress, adapt).rounds)
+    rounds.extend(alternate(bench, [direct, *fast], [MANY_STREAMS], 1, show_progress).rounds)
+    return Series(tuple(rounds))
+
+
+def _audit(bench: Bench, report: Report, times: int) -> Series:
+    """The same gateway under four policies, side by side."""
+    with ExitStack() as stack:
+        targets = [stack.enter_context(running(Counterfoil(audit), bench.port)) for audit in AUDITS]
+        for target in targets:
+            bench.warm(target)
+        series = alternate(bench, targets, [PEAK, STREAMS], times, show_progress)
+    report.add(audit=[asdict(r) for r in series.rounds])
+    return series

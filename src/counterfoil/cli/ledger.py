@@ -1,0 +1,226 @@
+"""``counterfoil ledger``: is everything there, and is it what it was?"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import apsw
+import msgspec
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from counterfoil.cli import output
+from counterfoil.cli.generations import Failed, Model, Provider, Since, Team, chosen
+from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source
+from counterfoil.errors import ConfigError, GatewayFault
+from counterfoil.folder import DataFolder
+from counterfoil.ledger import books, database
+from counterfoil.ledger.intents import IntentLog, writer_numbers
+from counterfoil.ledger.query import LedgerReader
+from counterfoil.ledger.signing import Signer
+from counterfoil.ledger.store import Store
+from counterfoil.ledger.verify import Verifier
+from counterfoil.pricing.book import PriceBook
+from counterfoil.pricing.overlay_file import read_overlay
+from counterfoil.pricing.reprice import Comparison, Sums, differences, reprice
+from counterfoil.record import codec
+from counterfoil.record.money import dollars
+
+app = App(name="ledger", help="The ledger: verify, figures, checkpoints, repricing.")
+
+BROKEN = 1
+
+
+@app.command
+def stats(*, as_json: AsJson = False, source: Source = LOCAL) -> None:
+    """Show the ledger's figures: records, open intents, bodies, bytes."""
+    if source.remote() is not None:
+        raise ConfigError("The ledger's figures are read from the data folder; over HTTP ask /metrics.")
+    reader = LedgerReader(DataFolder.existing(source.root))
+    try:
+        output.details(reader.stats(), as_json=as_json)
+    finally:
+        reader.close()
+
+
+@app.command
+def verify(
+    *,
+    chain_only: Annotated[bool, Parameter(help="Check the chain and its checkpoints only.", negative=())] = False,
+    witness: Annotated[Path | None, Parameter(help="The second place of the checkpoints.")] = None,
+    as_json: AsJson = False,
+    place: Place = HERE,
+) -> int:
+    """Check that nothing was altered, lost or put in. The exit code is 0 only when everything holds."""
+    folder = DataFolder.existing(place.root)
+    began = time.monotonic()
+    try:
+        report = Verifier(
+            folder, now_ms=time.time_ns() // 1_000_000, deep=not chain_only, witness=witness
+        ).run()
+    except apsw.Error as error:
+        raise GatewayFault("ledger_unavailable", f"The ledger cannot be read ({error}).") from error
+    problems: list[dict[str, Any]] = [msgspec.to_builtins(problem) for problem in report.problems]
+    if not chain_only and not problems:
+        problems = _price_problems(folder)
+    seconds = time.monotonic() - began
+    if as_json:
+        output.json(
+            {
+                "ok": not problems,
+                "records": report.records,
+                "checkpoints": report.checkpoints,
+                "bodies": report.bodies,
+                "seconds": round(seconds, 3),
+                "problems": problems,
+            }
+        )
+    elif problems:
+        first = problems[0]
+        output.lines(
+            f"NOT INTACT: {len(problems)} problem(s) in {report.records} records.",
+            f"First bad: {first['writer']} number {first['sequence']} {first['request_id']}".rstrip(),
+            *(f"  {p['kind']}: {p['writer']} number {p['sequence']}: {p['message']}" for p in problems[:20]),
+        )
+    else:
+        output.lines(
+            f"Intact: {report.records} records, {report.bodies} bodies, {report.checkpoints} signed checkpoints "
+            f"({seconds:.2f} s)."
+        )
+    return BROKEN if problems else 0
+
+
+@app.command
+def checkpoint(*, as_json: AsJson = False, place: Place = HERE) -> None:
+    """Sign where each idle writer's chain stands now. A running gateway signs its own every minute."""
+    folder = DataFolder.existing(place.root)
+    signer = Signer(folder.secret("signing"), lambda: time.time_ns() // 1_000_000)
+    signed: list[dict[str, Any]] = []
+    for number in writer_numbers(folder.journal):
+        log = IntentLog.claim(folder.journal, number)
+        if log is None:
+            continue
+        connection = database.open_writer(folder.ledger_db, "fsync")
+        try:
+            store = Store(connection, number)
+            statement, signature = signer.checkpoint(number, store.sequence, store.digest, store.unsigned)
+            store.add_checkpoint(statement, signature)
+            signed.append(msgspec.json.decode(statement))
+        finally:
+            connection.close()
+            log.close()
+    output.listing(
+        signed,
+        ("writer", "last_sequence", "digest", "signed_at_ms"),
+        as_json=as_json,
+        empty="Every writer belongs to a running gateway, which signs by itself.",
+    )
+
+
+@app.command(name="reprice")
+def reprice_(
+    *,
+    book: Annotated[str | None, Parameter(help="A stored book's hash; the newest catalogue by default.")] = None,
+    prices_file: Annotated[Path | None, Parameter(help="Lay this price file over the newest catalogue.")] = None,
+    team: Team = None,
+    since: Since = None,
+    model: Model = None,
+    provider: Provider = None,
+    failed: Failed = None,
+    as_json: AsJson = False,
+    place: Place = HERE,
+) -> None:
+    """Show what the calls would have cost under another book. Nothing is changed."""
+    folder = DataFolder.existing(place.root)
+    wanted = chosen(team, since, model, provider, None, None, None, failed)
+    other = _other_book(folder, book, prices_file)
+    comparison = Comparison()
+    reader = LedgerReader(folder)
+    try:
+        total = reader.summary(wanted).records
+        with _progress("Repricing") as progress:
+            task = progress.add_task("Repricing", total=total)
+            for stored in reader.each(wanted):
+                record = codec.decode(stored.data)
+                comparison.add(record, reprice(other, record))
+                progress.advance(task)
+    finally:
+        reader.close()
+    _show_comparison(comparison, other.digest, as_json=as_json)
+
+
+def _other_book(folder: DataFolder, digest: str | None, prices_file: Path | None) -> PriceBook:
+    if digest is not None:
+        return books.load(folder.books, digest)
+    if prices_file is not None:
+        return PriceBook.build(books.bundled_catalog(), read_overlay(prices_file))
+    known = books.stored(folder.books)
+    overlay = books.load(folder.books, known[-1][0]).overlay if known else None
+    catalog = books.bundled_catalog()
+    return PriceBook.build(catalog) if overlay is None else PriceBook.build(catalog, overlay)
+
+
+def _show_comparison(comparison: Comparison, digest: str, *, as_json: bool) -> None:
+    def row(name: str, sums: Sums) -> dict[str, Any]:
+        return {"name": name, **msgspec.to_builtins(sums), "difference_nanos": sums.difference_nanos}
+
+    parts = {"model": comparison.by_model, "team": comparison.by_team, "meter": comparison.by_meter}
+    if as_json:
+        output.json(
+            {"book": digest, "all": row("all", comparison.all)}
+            | {f"by_{part}": [row(name, sums) for name, sums in sorted(by.items())] for part, by in parts.items()}
+        )
+        return
+    for part, by in (("all", {"all": comparison.all}), *parts.items()):
+        rows = [
+            {
+                part: name,
+                "records": sums.records,
+                "charged": _amount(sums.charged_nanos, sums.charged_unpriced),
+                "would cost": _amount(sums.repriced_nanos, sums.repriced_unpriced),
+                "difference": dollars(sums.difference_nanos),
+            }
+            for name, sums in sorted(by.items())
+        ]
+        output.lines(*output.table(rows, (part, "records", "charged", "would cost", "difference")), "")
+
+
+def _amount(nanos: int, unpriced: int) -> str:
+    return f"at least {dollars(nanos)} ({unpriced} not wholly priced)" if unpriced else dollars(nanos)
+
+
+def _price_problems(folder: DataFolder) -> list[dict[str, Any]]:
+    """Records whose lines do not follow, bit for bit, from the book they name."""
+    reader = LedgerReader(folder)
+    known: dict[str, PriceBook] = {}
+    problems: list[dict[str, Any]] = []
+    try:
+        for stored in reader.all():
+            record = codec.decode(stored.data)
+            if record.book is None:
+                continue
+            book = known.get(record.book)
+            if book is None:
+                book = known[record.book] = books.load(folder.books, record.book)
+            for message in differences(book, record):
+                problems.append(
+                    {
+                        "kind": "price",
+                        "writer": stored.chain.writer,
+                        "sequence": stored.chain.sequence,
+                        "request_id": stored.id,
+                        "message": message,
+                    }
+                )
+    finally:
+        reader.close()
+    return problems
+
+
+def _progress(name: str) -> Progress:
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(file=sys.stderr), transient=True)
