@@ -84,4 +84,5 @@ def _text(data: bytes) -> dict[str, str]:
 
 def _bytes(data: bytes, content_type: str) -> Response:
     shown = content_type if content_type.isascii() and content_type.isprintable() else ""
-    return Response(data, headers={**answers.NO_STORE, **_HARMLESS, "content-type": shown or "application/octet-stream"})
+    headers = {**answers.NO_STORE, **_HARMLESS, "content-type": shown or "application/octet-stream"}
+    return Response(data, headers=headers)

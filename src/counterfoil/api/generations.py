@@ -1,99 +1,122 @@
-"""Many records, and what belongs to one: lists, sums, exports, captured bodies and their erasure.
+"""Many records: lists, sums and exports. And the erasure of what was captured of one.
 
-Lists are newest first, with a cursor that stays valid while records come: it names a place, not an offset. Every sum
-says how many records it could not price, so an unknown cost never passes for none.
+Lists are newest first. Every sum says how many records it could not price, so an unknown cost never passes for none.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from counterfoil.api import answers, reading
+from counterfoil.api import answers, reading, view
+from counterfoil.api.filtering import cursor_text, filters, parse_cursor
 from counterfoil.api.parts import ControlParts
 from counterfoil.api.reading import Desk
-from counterfoil.errors import CallerFault
-from counterfoil.ledger.query import PAGE_ROWS_MAX, Cursor, Filter, StoredRecord, Summary
+from counterfoil.ledger.query import PAGE_ROWS_MAX, Cursor, Filter, Page, StoredRecord, Summary
+from counterfoil.record.charge import CostState
 from counterfoil.record.money import CURRENCY
 
 ERASE: Final = "generations:erase"
 THREADS: Final = 2
-_NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {404: {"description": "No such generation."}, **reading.REFUSALS}
+"""Lists read at once, in threads apart from the lookup's, so that an export cannot keep a lookup waiting."""
+JSON_LINES: Final = "application/x-ndjson"
+_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"description": "A parameter is not valid; field names it."},
+    **reading.REFUSALS,
+}
+_NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {
+    404: {"description": "No such record in this team. Another team's looks exactly the same."},
+    **reading.REFUSALS,
+}
 _encode = msgspec.json.Encoder().encode
 
-
-def filters(
-    app: str | None = None,
-    key: str | None = None,
-    endpoint: str | None = None,
-    model: str | None = None,
-    provider: str | None = None,
-    status: int | None = None,
-    error_code: str | None = None,
-    success: bool | None = None,
-    stream: bool | None = None,
-    byok: bool | None = None,
-    session: str | None = None,
-    replay_of: str | None = None,
-    end_user: str | None = None,
-    since_ms: int | None = None,
-    until_ms: int | None = None,
-    min_cost_nanos: int | None = None,
-    max_cost_nanos: int | None = None,
-) -> Filter:
-    """Which records: everything given must hold. Times are Unix milliseconds of admission."""
-    return Filter(
-        app_id=app,
-        key_id=key,
-        endpoint=endpoint,
-        model_id=model,
-        provider=provider,
-        status_code=status,
-        error_code=error_code,
-        success=success,
-        stream=stream,
-        byok=byok,
-        session_id=session,
-        replay_of=replay_of,
-        end_user=end_user,
-        since_ms=since_ms,
-        until_ms=until_ms,
-        min_cost_nanos=min_cost_nanos,
-        max_cost_nanos=max_cost_nanos,
-    )
-
-
 Wanted = Annotated[Filter, Depends(filters)]
+Team = Annotated[str | None, Query(description="For a management key of all teams: only this team's.")]
+Limit = Annotated[int, Query(ge=1, le=PAGE_ROWS_MAX, description="Records of one page.")]
 
 
-def cursor_text(cursor: Cursor | None) -> str | None:
-    """A cursor as clients carry it."""
-    if cursor is None:
-        return None
-    return base64.urlsafe_b64encode(f"{cursor.created_at_ms}.{cursor.seq}".encode()).decode().rstrip("=")
+def router(parts: ControlParts) -> APIRouter:
+    """The endpoints under ``/v1/generations`` that are about more than one record, and the erasure."""
+    routes = APIRouter(tags=["generations"])
+    desk = Desk("lists", THREADS)
+
+    def narrowed(request: Request, wanted: Filter, team: str | None) -> Filter:
+        who = reading.principal(parts.directory, request)
+        return msgspec.structs.replace(wanted, team_id=reading.team(who, team))
+
+    def read(request: Request, wanted: Filter, team: str | None, cursor: str | None, limit: int) -> Page:
+        return parts.reader.page(narrowed(request, wanted, team), parse_cursor(cursor), limit)
+
+    @routes.get("/v1/generations/search", summary="Records, newest first", responses=_REFUSALS)
+    async def search(
+        request: Request,
+        wanted: Wanted,
+        team: Team = None,
+        cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
+        limit: Limit = 50,
+    ) -> Response:
+        """A page of records without what was captured of them, and the cursor of the next page (null at the end)."""
+        page = await desk.run(read, request, wanted, team, cursor, limit)
+        rows = b",".join(_listed(stored) for stored in page.records)
+        return answers.raw(b'{"data":[%b],"next":%b}' % (rows, _encode(cursor_text(page.next))))
+
+    @routes.get("/v1/generations/summary", summary="Sums over records", responses=_REFUSALS)
+    async def summary(request: Request, wanted: Wanted, team: Team = None) -> Response:
+        """Counts, tokens and cost, and of how many records the cost is unknown or known in part only."""
+        return answers.json(sums(await desk.run(lambda: parts.reader.summary(narrowed(request, wanted, team)))))
+
+    @routes.get("/v1/generations/export", summary="Every record, as JSON lines", responses=_REFUSALS)
+    async def export(request: Request, wanted: Wanted, team: Team = None) -> Response:
+        """One record a line, newest first; then a manifest: how many they are, and the SHA-256 of all lines before it.
+
+        An export without a manifest was cut short.
+        """
+        narrow = await desk.run(narrowed, request, wanted, team)
+        first = await desk.run(parts.reader.page, narrow, None, PAGE_ROWS_MAX)
+        return StreamingResponse(_exported(desk, parts, narrow, first), media_type=JSON_LINES)
+
+    @routes.delete("/v1/generations/{id}/content", summary="Erase what was captured", responses=_NOT_FOUND)
+    async def erase(
+        request: Request,
+        any_id: Annotated[str, Path(alias="id", description="Ours or the provider's.")],
+        team: Team = None,
+    ) -> Response:
+        """Destroy the bodies of one generation. Its record stays, and the chain still verifies."""
+
+        def erased() -> bool | None:
+            who = reading.principal(parts.directory, request)
+            found = parts.reader.find(reading.team(who, team, ERASE), any_id)
+            return None if found is None else parts.erase(found.team_id, found.id)
+
+        done = await desk.run(erased)
+        return answers.raw(answers.NOT_FOUND, 404) if done is None else answers.json({"ok": True, "erased": done})
+
+    return routes
 
 
-def parse_cursor(text: str | None) -> Cursor | None:
-    """The cursor in ``text``. Raises :class:`CallerFault` ``invalid_field`` for any other text."""
-    if not text:
-        return None
-    try:
-        plain = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
-        at, _, seq = plain.partition(".")
-        return Cursor(int(at), int(seq))
-    except ValueError as error:
-        raise CallerFault("invalid_field", "This is no cursor of a list.", param="cursor") from error
+async def _exported(desk: Desk, parts: ControlParts, wanted: Filter, page: Page) -> AsyncIterator[bytes]:
+    count, digest = 0, hashlib.sha256()
+    while True:
+        lines = b"".join(_listed(stored) + b"\n" for stored in page.records)
+        digest.update(lines)
+        count += len(page.records)
+        yield lines
+        if page.next is None:
+            break
+        cursor: Cursor = page.next
+        page = await desk.run(parts.reader.page, wanted, cursor, PAGE_ROWS_MAX)
+    yield _encode({"manifest": {"records": count, "sha256": digest.hexdigest()}}) + b"\n"
 
 
 def sums(summary: Summary) -> dict[str, Any]:
-    """A summary as it is answered. ``unpriced_records`` are in ``records`` and not, or not wholly, in ``cost_nanos``."""
+    """A summary as it is answered. ``unknown_cost`` and ``partial_cost`` count records not, or not wholly, in the sum."""
+    states = summary.by_cost_state
     return {
         "records": summary.records,
         "successes": summary.successes,
@@ -102,73 +125,13 @@ def sums(summary: Summary) -> dict[str, Any]:
         "completion_tokens": summary.completion_tokens,
         "cost_nanos": summary.cost_nanos,
         "currency": CURRENCY,
-        "unpriced_records": summary.unpriced,
-        "by_cost_state": summary.by_cost_state,
+        "cost_complete": summary.unpriced == 0,
+        "unknown_cost": states.get(CostState.UNKNOWN, 0),
+        "partial_cost": states.get(CostState.PARTIAL, 0),
+        "estimated_cost": states.get(CostState.ESTIMATED, 0),
+        "by_cost_state": states,
     }
 
 
-def router(parts: ControlParts) -> APIRouter:
-    """The endpoints under ``/v1/generations``."""
-    routes = APIRouter(tags=["generations"])
-    desk = Desk("counterfoil-lists", THREADS)
-
-    def narrowed(request: Request, wanted: Filter) -> Filter:
-        who = reading.principal(parts.directory, request)
-        team_id = reading.team(who, request.query_params.get("team"))
-        return msgspec.structs.replace(wanted, team_id=team_id)
-
-    @routes.get("/v1/generations/search", summary="Records, newest first", responses=reading.REFUSALS)
-    async def search(
-        request: Request,
-        wanted: Wanted,
-        cursor: str | None = None,
-        limit: Annotated[int, Query(ge=1, le=PAGE_ROWS_MAX)] = 50,
-    ) -> Response:
-        """A page of records without their bodies, and the cursor of the next (null at the end)."""
-        narrow = narrowed(request, wanted)
-        page = await desk.run(parts.reader.page, narrow, parse_cursor(cursor), limit)
-        rows = b",".join(listed(record) for record in page.records)
-        return answers.raw(b'{"data":[%b],"next":%b}' % (rows, _encode(cursor_text(page.next))))
-
-    @routes.get("/v1/generations/summary", summary="Sums over records", responses=reading.REFUSALS)
-    async def summary(request: Request, wanted: Wanted) -> Response:
-        """Counts, tokens and cost, and how many records have a cost that is unknown or known in part only."""
-        narrow = narrowed(request, wanted)
-        return answers.json(sums(await desk.run(parts.reader.summary, narrow)))
-
-    @routes.get("/v1/generations/export", summary="Every record, as JSON lines", responses=reading.REFUSALS)
-    async def export(request: Request, wanted: Wanted) -> Response:
-        """One record a line, newest first, then a manifest: how many, and the SHA-256 of the lines before it."""
-        narrow = narrowed(request, wanted)
-        return StreamingResponse(exported(narrow), media_type="application/x-ndjson")
-
-    async def exported(wanted: Filter) -> AsyncIterator[bytes]:
-        count, digest = 0, hashlib.sha256()
-        cursor: Cursor | None = None
-        while True:
-            page = await desk.run(parts.reader.page, wanted, cursor, PAGE_ROWS_MAX)
-            lines = b"".join(listed(record) + b"\n" for record in page.records)
-            digest.update(lines)
-            count += len(page.records)
-            yield lines
-            cursor = page.next
-            if cursor is None:
-                break
-        yield _encode({"manifest": {"records": count, "sha256": digest.hexdigest()}}) + b"\n"
-
-    @routes.delete("/v1/generations/{any_id}/content", summary="Erase the captured bodies", responses=_NOT_FOUND)
-    async def erase(request: Request, any_id: str) -> Response:
-        """Destroy the bodies of one generation. The record stays, and the chain with it."""
-        who = reading.principal(parts.directory, request)
-        team_id = reading.team(who, request.query_params.get("team"), ERASE)
-        found = await desk.run(parts.reader.find, team_id, any_id)
-        if found is None:
-            return answers.raw(answers.NOT_FOUND, 404)
-        return answers.json({"ok": True, "erased": await desk.run(parts.erase, found.team_id, found.id)})
-
-    return routes
-
-
-def listed(record: StoredRecord) -> bytes:
-    """A record in a list: its canonical bytes and its place in the chain, without the bodies."""
-    return b'%b,"chain":%b}' % (record.data[:-1], _encode(record.chain))
+def _listed(stored: StoredRecord) -> bytes:
+    return view.listed(stored.data, stored.chain, stored.capture_state)

@@ -90,7 +90,8 @@ def _parameters(parameters: list[dict[str, Any]]) -> str:
 def _responses(responses: dict[str, Any]) -> str:
     rows: list[tuple[str, ...]] = []
     for status, response in responses.items():
-        content = next(iter(response.get("content", {}).values()), {})
+        contents: list[dict[str, Any]] = list(response.get("content", {}).values())
+        content = contents[0] if contents else {}
         rows.append((escape(status), _type(content.get("schema", {})), escape(response.get("description", ""))))
     return _table(("status", "body", "meaning"), rows)
 

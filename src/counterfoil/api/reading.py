@@ -1,7 +1,7 @@
 """Who reads and what they may see: the rules that every reading endpoint shares.
 
 - Any key of a team reads the records of its team, whichever key made the call.
-- A management key needs ``generations:read``. One of all teams may name a ``team``; one of a team may name only its own.
+- A management key needs ``generations:read``. One of all teams may name a ``team``; one of a team only its own.
 - Bodies need ``generations:content``, which an inference key has unless its team asks for it by name.
 - The team is part of the query, so what belongs to others is not found rather than refused.
 """

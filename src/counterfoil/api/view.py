@@ -44,17 +44,22 @@ def served(record: bytes, chain: Chain, state: CaptureState, request: bytes | Un
 
     ``state`` is the capture state now; ``request`` the raw JSON object to embed as it is.
     """
-    head = record[:-1]
-    written = capture_of(record)
-    if written.state is not state:
-        at = record.rindex(_SPLIT)
-        now = _encode(msgspec.structs.replace(written, state=state))
-        head = b'%b%b%b,"recorded_state":%b}' % (record[:at], _SPLIT, now[:-1], _encode(written.state))
     if isinstance(request, Unavailable):
         tail = b'"replay_supported":false,"replay_unavailable_reason":%b' % _encode(request)
     else:
         tail = b'"replay_supported":true,"replay_request":%b' % request
-    return b'%b,"chain":%b,%b}' % (head, _encode(chain), tail)
+    return b"%b,%b}" % (listed(record, chain, state)[:-1], tail)
+
+
+def listed(record: bytes, chain: Chain, state: CaptureState) -> bytes:
+    """A record in a list: all but what its bodies would have to be read for."""
+    written = capture_of(record)
+    head = record[:-1]
+    if written.state is not state:
+        at = record.rindex(_SPLIT)
+        now = _encode(msgspec.structs.replace(written, state=state))
+        head = b'%b%b%b,"recorded_state":%b}' % (record[:at], _SPLIT, now[:-1], _encode(written.state))
+    return b'%b,"chain":%b}' % (head, _encode(chain))
 
 
 def why_not(policy: CapturePolicy, state: CaptureState) -> Unavailable | None:
