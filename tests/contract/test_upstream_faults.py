@@ -326,7 +326,7 @@ def leave_after_first_frame(gateway: Gateway, provider: str) -> str:
 
 def listed(gateway: Gateway) -> list[dict[str, Any]]:
     """The newest records of the team."""
-    return json.loads(gateway.command("generations", "list", "--json").stdout)["data"]
+    return json.loads(gateway.command("generations", "list", "--json", "--limit", "1000").stdout)["data"]
 
 
 def wait_for_record(gateway: Gateway, generation_id: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ RECORD = Record(
     cost_state=CostState.UNKNOWN,
     session_id='tricky ,"capture":{"state":"stored"}',
 )
-STORED = CaptureInfo(policy=CapturePolicy.FULL, state=CaptureState.STORED, bytes=12, digest="cd" * 32)
+STORED = CaptureInfo(policy=CapturePolicy.FULL, state=CaptureState.STORED, bytes=12, digest="cd" * 32, retention_days=30)
 BYTES = codec.encode(RECORD, STORED)
 
 
@@ -63,6 +63,7 @@ def test_a_capture_state_that_changed_is_told_as_of_now() -> None:
         "state": "erased",
         "bytes": 12,
         "digest": "cd" * 32,
+        "retention_days": 30,
         "recorded_state": "stored",
     }
     assert answer["session_id"] == RECORD.session_id
