@@ -73,7 +73,7 @@ class Directory:
         with self._store.lock:
             self._seen_epoch = -1
             self._principals.clear()
-            self._epoch = memoryview(b"\1" + bytes(7)).cast("Q")
+            self._epoch = memoryview(bytes(8)).cast("Q")
             self._store.close()
 
     def _find(self, key_text: str) -> Principal:

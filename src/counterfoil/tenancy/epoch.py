@@ -82,10 +82,11 @@ class Epoch:
             self._settle()
 
     def close(self) -> None:
-        """Let the file go. Nothing may be read afterwards."""
-        self._view.release()
-        self._map.close()
-        os.close(self._file)
+        """Let the file go. Nothing may be read afterwards; closing again does nothing."""
+        if not self._map.closed:
+            self._view.release()
+            self._map.close()
+            os.close(self._file)
 
     def _try_lock(self) -> bool:
         try:

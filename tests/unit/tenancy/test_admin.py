@@ -168,7 +168,7 @@ def test_only_the_end_of_a_long_secret_is_shown(admin: Admin) -> None:
     assert admin.set_provider_key("acme", "openai", "sk-short").hint == ""
 
 
-def test_the_audit_tells_who_did_what(admin: Admin, clock: Clock) -> None:
+def test_the_audit_tells_who_did_what(admin: Admin) -> None:
     """Every change has its line, the newest first, without secrets; what failed has none."""
     made = admin.create_key("acme", app_id="web", make_missing=True)
     admin.set_provider_key("acme", "openai", "sk-canary-0123456789")

@@ -160,7 +160,7 @@ def test_a_newer_database_is_refused(folder: DataFolder, admin: Admin) -> None:
 def test_a_damaged_database_is_said_to_be_one(folder: DataFolder) -> None:
     """A control.db that is no database is an error that says what to do."""
     folder.control_db.write_bytes(b"not a database at all" * 100)
-    with pytest.raises(ConfigError, match="cannot be opened .* restore a backup"):
+    with pytest.raises(ConfigError, match=r"cannot be opened .* restore a backup"):
         Directory(folder)
 
 
