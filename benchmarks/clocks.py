@@ -11,6 +11,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ def rss_bytes(pids: list[int]) -> int:
 
 
 @contextmanager
-def pinned(cores: set[int]) -> Iterator[None]:
+def pinned(cores: AbstractSet[int]) -> Iterator[None]:
     """Processes started inside inherit these cores; without a second core, or on another system, nothing is pinned."""
     if not hasattr(os, "sched_setaffinity") or not cores <= os.sched_getaffinity(0):
         yield

@@ -103,9 +103,7 @@ def _start(bench: Bench, stack: ExitStack, target: Target) -> dict[str, Any]:
     }
 
 
-def _alternate(
-    bench: Bench, present: Sequence[Target], described: dict[str, dict[str, Any]], times: int
-) -> Series:
+def _alternate(bench: Bench, present: Sequence[Target], described: dict[str, dict[str, Any]], times: int) -> Series:
     direct = Direct()
     direct.start(bench.port)
 

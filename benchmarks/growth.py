@@ -103,7 +103,7 @@ def workers(bench: Bench, times: int) -> list[Row]:
         return []
     scenario = Scenario("closed loop", connections=64)
     rows: list[Row] = []
-    for cores in ({TARGET_CORE}, {TARGET_CORE, LOAD_CORE}):
+    for cores in (frozenset({TARGET_CORE}), frozenset({TARGET_CORE, LOAD_CORE})):
         for count in WORKERS:
             with running(Counterfoil(workers=count, cores=cores), bench.port) as target:
                 bench.warm(target)

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import clocks
+from counterfoil.folder import DataFolder
+from counterfoil.ledger.query import LedgerReader
 
 TARGET_CORE: Final = 0
 LOAD_CORE: Final = 1
@@ -45,6 +47,7 @@ class Target(ABC):
     def __init__(self) -> None:
         self.port = 0
         self.headers: dict[str, str] = {}
+        self.cores: frozenset[int] = frozenset({TARGET_CORE})
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
 
@@ -61,11 +64,11 @@ class Target(ABC):
         """The command to run and what to add to its environment; may write its configuration into the folder."""
 
     def start(self, upstream_port: int) -> None:
-        """Start on core 0 and return when it answers."""
+        """Start on its core and return when it answers."""
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix=f"counterfoil-bench-{self.name}-"))
         command, environment = self.command(upstream_port, self._folder)
-        with clocks.pinned({TARGET_CORE}), (self._folder / "output").open("wb") as output:
+        with clocks.pinned(self.cores), (self._folder / "output").open("wb") as output:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -197,8 +200,11 @@ class Counterfoil(Target):
 
     model = "mock/gpt-4o-mini"
 
-    def __init__(self, audit: Audit | None = None, workers: int = 1) -> None:
+    def __init__(
+        self, audit: Audit | None = None, workers: int = 1, cores: frozenset[int] = frozenset({TARGET_CORE})
+    ) -> None:
         super().__init__()
+        self.cores = cores
         self.audit = audit or Audit()
         self.workers = workers
         self.name = "counterfoil"
@@ -232,11 +238,15 @@ class Counterfoil(Target):
         return [*self._program(), "serve", *config, *address], {}
 
     def records(self) -> int | None:
-        return int(json.loads(self._call("ledger", "stats", "--json"))["records"])
+        return self.stats()["records"]
 
     def stats(self) -> dict[str, int]:
-        """`ledger stats`: records, open intents, bodies, bytes."""
-        return json.loads(self._call("ledger", "stats", "--json"))
+        """The ledger's own figures: records, open intents, bodies, bytes."""
+        reader = LedgerReader(DataFolder.existing(self._data))
+        try:
+            return reader.stats()
+        finally:
+            reader.close()
 
     @staticmethod
     def _program() -> list[str]:
