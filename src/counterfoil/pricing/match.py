@@ -16,6 +16,7 @@ from typing import Any
 from counterfoil.pricing.rates import Model
 
 _COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=[-:]|$)")
+_RESOURCE = "models/"
 _compiled = lru_cache(maxsize=512)(re.compile)
 
 
@@ -59,11 +60,17 @@ class ModelIndex:
                 self._clauses.append((place, ["|", *rest]))
 
     def find(self, name: str) -> Model | None:
-        """The first model that ``name`` means, or None. A compact date (``-20251211``) also finds its dashed form."""
+        """The first model that ``name`` means, or None.
+
+        A name that means nothing as it stands is tried with a compact date dashed (``-20251211``), and without the path
+        of a resource name (``models/``, ``publishers/google/models/``).
+        """
         name = name.lower()
         model = self._find(name)
         if model is None and (dashed := _COMPACT_DATE.sub(r"-\1-\2-\3", name)) != name:
             model = self._find(dashed)
+        if model is None and (rest := name.rpartition(_RESOURCE)[2]) != name:
+            model = self._find(rest)
         return model
 
     def _find(self, name: str) -> Model | None:

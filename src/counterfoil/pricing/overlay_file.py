@@ -302,7 +302,7 @@ def _prices(reader: _Reader, node: yaml.Node, number: int) -> list[OwnPrice]:
             scope[key] = reader.text(fields[key])
     free = "free" in fields and reader.boolean(fields["free"])
     rates = _rates(reader, fields.get("rates"))
-    if not rates and not free and "rates" not in fields and "windows" not in fields:
+    if not fields.keys() & {"rates", "windows", "free"}:
         reader.wrong(node, "a price needs rates, windows or free: true")
     base = OwnPrice(**scope, rates=rates, free=free, only="only" in fields and reader.boolean(fields["only"]))
     windows = reader.items(fields["windows"]) if "windows" in fields else []

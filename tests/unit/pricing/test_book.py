@@ -232,9 +232,7 @@ def test_a_tier_before_its_published_prices_falls_back(book: PriceBook, make_usa
     assert {line.state for line in charge.lines} == {LineState.FALLBACK}
 
 
-def test_a_tier_that_prices_only_some_meters_falls_back_for_the_others(
-    make_book: Callable[[str], PriceBook], book: PriceBook, make_usage: MakeUsage
-) -> None:
+def test_a_tier_that_prices_only_some_meters_falls_back_for_the_others(book: PriceBook, make_usage: MakeUsage) -> None:
     """Where a tier publishes no rate for cached input, cached input keeps the standard rate as a fallback."""
     charge = book.price(
         "openai", "gpt-4.1", make_usage(1000, 10, inside={"cached_tokens": 500}), NOVEMBER_2026, service_tier="batch"
