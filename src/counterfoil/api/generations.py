@@ -115,7 +115,7 @@ async def _exported(desk: Desk, parts: ControlParts, wanted: Filter, page: Page)
 
 
 def sums(summary: Summary) -> dict[str, Any]:
-    """A summary as it is answered. ``unknown_cost`` and ``partial_cost`` count records not, or not wholly, in the sum."""
+    """A summary as it is answered. Records of ``unknown_cost`` are not in its sum, of ``partial_cost`` in part."""
     states = summary.by_cost_state
     return {
         "records": summary.records,
