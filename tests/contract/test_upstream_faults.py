@@ -279,6 +279,17 @@ def test_a_connection_the_provider_closed_while_idle_is_not_used_again(
     assert call(gateway).status == 200
 
 
+@pytest.mark.parametrize("body", [UNARY, STREAM], ids=["unary", "stream"])
+def test_calls_share_a_connection_to_the_provider(gateway: Gateway, upstream: ScriptedUpstream, body: bytes) -> None:
+    """One call after another goes over the connection the first one made, unless the provider closes it."""
+    upstream.script = lambda seen: chunked(*FRAMES) if "stream_options" in seen.json else answer(chat_answer())
+    call(gateway, body)
+    before = upstream.connections
+    for _ in range(5):
+        assert call(gateway, body).status == 200
+    assert upstream.connections == before
+
+
 def test_a_client_that_leaves_a_stream_ends_it_upstream(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     """By default the provider is hung up on, and the record says 499 with what was known."""
     upstream.script = [*chunked(*FRAMES[:3], end=False), Hang()]

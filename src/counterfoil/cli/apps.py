@@ -21,6 +21,7 @@ _COLUMNS: Final = ("team_id", "app_id", "name", "disabled", "created_at")
 @app.command
 def create(
     app_id: AppId,
+    /,
     *,
     team: TeamId,
     name: Annotated[str | None, Parameter(help="A name for people.")] = None,
@@ -50,21 +51,21 @@ def list_(
 
 
 @app.command
-def rename(app_id: AppId, name: str, *, team: TeamId, as_json: AsJson = False, place: Place = HERE) -> None:
+def rename(app_id: AppId, name: str, /, *, team: TeamId, as_json: AsJson = False, place: Place = HERE) -> None:
     """Give an application another name for people; an empty one takes it away."""
     with admin(place.root) as tenancy:
         _show(tenancy.set_app(team, app_id, name=name or None), as_json=as_json)
 
 
 @app.command
-def disable(app_id: AppId, *, team: TeamId, as_json: AsJson = False, place: Place = HERE) -> None:
+def disable(app_id: AppId, /, *, team: TeamId, as_json: AsJson = False, place: Place = HERE) -> None:
     """Refuse all keys of an application, at once."""
     with admin(place.root) as tenancy:
         _show(tenancy.set_app(team, app_id, disabled=True), as_json=as_json)
 
 
 @app.command
-def enable(app_id: AppId, *, team: TeamId, as_json: AsJson = False, place: Place = HERE) -> None:
+def enable(app_id: AppId, /, *, team: TeamId, as_json: AsJson = False, place: Place = HERE) -> None:
     """Accept the keys of a disabled application again."""
     with admin(place.root) as tenancy:
         _show(tenancy.set_app(team, app_id, disabled=False), as_json=as_json)

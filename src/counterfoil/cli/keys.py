@@ -92,6 +92,7 @@ def list_(
 @app.command
 def revoke(
     key_id: KeyId,
+    /,
     *,
     as_json: AsJson = False,
     place: Place = HERE,
@@ -104,6 +105,7 @@ def revoke(
 @app.command
 def disable(
     key_id: KeyId,
+    /,
     *,
     as_json: AsJson = False,
     place: Place = HERE,
@@ -116,6 +118,7 @@ def disable(
 @app.command
 def enable(
     key_id: KeyId,
+    /,
     *,
     as_json: AsJson = False,
     place: Place = HERE,
@@ -129,6 +132,7 @@ def enable(
 def expire(
     key_id: KeyId,
     when: Annotated[str, Parameter(help="30d, 2026-12-31, never.")],
+    /,
     *,
     as_json: AsJson = False,
     place: Place = HERE,
@@ -141,6 +145,7 @@ def expire(
 @app.command
 def rotate(
     key_id: KeyId,
+    /,
     *,
     grace: Annotated[str, Parameter(help="How long the old secret still works: 1h, 7d, at most 30d.")] = "0s",
     as_json: AsJson = False,

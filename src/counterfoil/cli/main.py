@@ -7,6 +7,7 @@ command line itself was wrong. A traceback is a bug.
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ _COMMANDS: Final = (
     ("config", "config:app", "The configuration: check it, print its schema."),
     ("doctor", "doctor:doctor", "Find out what is wrong with this installation."),
 )
+_NAMES: Final = tuple(name for name, _, _ in _COMMANDS)
+_HELP: Final = "(see: counterfoil --help)"
 
 app = App(
     name="counterfoil",
@@ -53,11 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; give its exit code."""
+    first = next(iter(arguments), "-")
+    if not first.startswith("-") and first not in _NAMES:
+        # The parser would import every command to suggest one.
+        near = next(iter(difflib.get_close_matches(first, _NAMES, n=1)), None)
+        return _said(f"There is no command {first!r}{f'; did you mean {near}?' if near else '.'} {_HELP}", MISUSED)
     try:
         result = app(list(arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
-        return _said(f"{error} (see: counterfoil --help)", MISUSED)
+        return _said(f"{error} {_HELP}", MISUSED)
     except (ConfigError, Fault) as error:
         return _said(str(error), FAILED)
     except KeyboardInterrupt:

@@ -29,6 +29,7 @@ _COLUMNS: Final = ("team_id", "provider", "hint", "base_url", "created_at")
 @app.command(name="set")
 def set_(
     provider: Provider,
+    /,
     *,
     team: TeamId,
     from_env: Annotated[str | None, Parameter(help="Take the secret from this variable.")] = None,
@@ -61,7 +62,7 @@ def list_(
 
 
 @app.command
-def remove(provider: Provider, *, team: TeamId, place: Place = HERE) -> None:
+def remove(provider: Provider, /, *, team: TeamId, place: Place = HERE) -> None:
     """Take a team's own key away; its calls use the operator's again."""
     with admin(place.root) as tenancy:
         tenancy.remove_provider_key(team, provider)

@@ -34,6 +34,7 @@ _COLUMNS: Final = ("team_id", "name", "capture", "content_needs_scope", "disable
 @app.command
 def create(
     team_id: TeamId,
+    /,
     *,
     name: Name = None,
     capture: Capture = None,
@@ -60,7 +61,7 @@ def list_(*, as_json: AsJson = False, source: Source = LOCAL) -> None:
 
 
 @app.command
-def show(team_id: TeamId, *, as_json: AsJson = False, source: Source = LOCAL) -> None:
+def show(team_id: TeamId, /, *, as_json: AsJson = False, source: Source = LOCAL) -> None:
     """Show one team."""
     remote = source.remote()
     if remote is not None:
@@ -73,6 +74,7 @@ def show(team_id: TeamId, *, as_json: AsJson = False, source: Source = LOCAL) ->
 @app.command(name="set")
 def set_(
     team_id: TeamId,
+    /,
     *,
     name: Name = None,
     capture: Capture = None,
@@ -94,14 +96,14 @@ def set_(
 
 
 @app.command
-def disable(team_id: TeamId, *, as_json: AsJson = False, place: Place = HERE) -> None:
+def disable(team_id: TeamId, /, *, as_json: AsJson = False, place: Place = HERE) -> None:
     """Refuse all keys of a team, at once."""
     with admin(place.root) as tenancy:
         _show(tenancy.set_team(team_id, disabled=True), as_json=as_json)
 
 
 @app.command
-def enable(team_id: TeamId, *, as_json: AsJson = False, place: Place = HERE) -> None:
+def enable(team_id: TeamId, /, *, as_json: AsJson = False, place: Place = HERE) -> None:
     """Accept the keys of a disabled team again."""
     with admin(place.root) as tenancy:
         _show(tenancy.set_team(team_id, disabled=False), as_json=as_json)

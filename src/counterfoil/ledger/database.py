@@ -4,8 +4,8 @@ One database, write-ahead log. Writers commit with ``synchronous=FULL`` (each co
 or, when the operator chose ``durability: write``, with ``NORMAL`` (a commit survives the process, not the power).
 Automatic checkpoints are off: copying the log back is ``keeper.py``'s work, in another thread.
 
-Pages have 8 KiB: a record has about 2 KiB, and on 4 KiB pages every second one would stand alone with half a page of
-nothing beside it (measured: the same bytes a record in the best case, 1.8 times in the worst).
+Pages have 4 KiB. A commit writes whole pages to the log, and what a small batch costs is mostly their bytes (measured:
+3.7 µs of CPU a KiB, in the kernel and the block device); packed records stand six to a page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from counterfoil.ledger import sql
 
 Durability = Literal["fsync", "write"]
 
-PAGE_BYTES: Final = 8192
+PAGE_BYTES: Final = 4096
 APPLICATION_ID: Final = 0x43_46_4C_31  # "CFL1"
 
 BUSY_WAIT_S: Final = 5.0

@@ -15,7 +15,7 @@ from typing import Final
 
 import apsw
 
-LOG_PAGES: Final = 1024
+LOG_PAGES: Final = 2048
 """Pages in the log (8 MiB) that call for a checkpoint."""
 
 LOG_PAGES_MAX: Final = 8 * LOG_PAGES

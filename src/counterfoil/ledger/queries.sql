@@ -54,26 +54,26 @@ UPDATE indexed SET seq = ? WHERE one = 1
 
 -- name: find_by_id
 -- One record by our id, of one team (or of any: team null).
-SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, r.data
-FROM generations g JOIN records r USING (seq) WHERE g.id = ?1 AND (?2 IS NULL OR g.team_id = ?2)
+SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, g.record
+FROM generations g WHERE g.id = ?1 AND (?2 IS NULL OR g.team_id = ?2)
 
 -- name: find_native_tail
 -- The newest record with a provider's id, among those behind the derived tables.
-SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, r.data
-FROM generations g JOIN records r USING (seq)
+SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, g.record
+FROM generations g
 WHERE g.seq > ?1 AND g.native_key = ?2 AND g.native_response_id = ?3 AND (?4 IS NULL OR g.team_id = ?4)
 ORDER BY g.seq DESC LIMIT 1
 
 -- name: find_native_segment
 -- The newest record with a provider's id in one segment of by_value.
-SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, r.data
-FROM by_value v JOIN generations g ON g.seq = v.seq JOIN records r ON r.seq = v.seq
+SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, g.record
+FROM by_value v JOIN generations g ON g.seq = v.seq
 WHERE v.kind = 1 AND v.segment = ?1 AND v.key = ?2 AND g.native_response_id = ?3 AND (?4 IS NULL OR g.team_id = ?4)
 ORDER BY v.seq DESC LIMIT 1
 
 -- name: record_data
--- The canonical bytes of the record with this id.
-SELECT r.data FROM generations g JOIN records r USING (seq) WHERE g.id = ?
+-- The packed canonical bytes of the record with this id.
+SELECT record FROM generations WHERE id = ?
 
 -- name: body
 SELECT sealed FROM bodies WHERE seq = ?
@@ -124,8 +124,7 @@ SELECT number, writer, first_sequence, last_sequence, statement, signature FROM 
 
 -- name: chain_records
 -- Everything the verification of the chain reads, in the order of commit.
-SELECT g.seq, g.writer, g.sequence, g.digest, r.data
-FROM generations g LEFT JOIN records r ON r.seq = g.seq WHERE g.seq > ?1 ORDER BY g.seq
+SELECT seq, writer, sequence, digest, record FROM generations WHERE seq > ?1 ORDER BY seq
 
 -- name: expired
 -- Bodies whose hour has passed and whose time has come. Only hours wholly indexed are swept.
@@ -147,5 +146,5 @@ SELECT sequence, digest FROM generations WHERE writer = ?1 AND sequence BETWEEN 
 
 -- name: records_after
 -- Records behind a place, in the order of commit.
-SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, r.data
-FROM generations g JOIN records r USING (seq) WHERE g.seq > ?1 ORDER BY g.seq LIMIT ?2
+SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, g.record
+FROM generations g WHERE g.seq > ?1 ORDER BY g.seq LIMIT ?2

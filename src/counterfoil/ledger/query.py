@@ -22,6 +22,7 @@ from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
 from counterfoil.ledger.intents import count_open
+from counterfoil.ledger.packing import Unpacker
 from counterfoil.ledger.rows import value_key
 from counterfoil.ledger.signing import writer_name
 from counterfoil.ledger.sql import QUERIES
@@ -33,7 +34,7 @@ from counterfoil.record.record import CaptureState, Chain
 PAGE_ROWS_MAX: Final = 1000
 _NATIVE_KIND: Final = 1
 _SEGMENT_BITS: Final = 16
-_COLUMNS: Final = "g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, r.data"
+_COLUMNS: Final = "g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, g.record"
 _VALUES: Final = {"session_id": 2, "replay_of": 3, "end_user": 4}
 _PLAIN: Final = ("app_id", "key_id", "endpoint", "model_id", "provider", "status_code", "error_code", "stream", "byok")
 
@@ -124,7 +125,7 @@ class LedgerReader:
             else:
                 row = self._native(connection, team_id, any_id)
             return None if row is None else self._stored(connection, row)
-        except apsw.Error as error:
+        except (apsw.Error, ValueError) as error:
             raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
 
     def capture(self, stored: StoredRecord) -> Capture | None:
@@ -151,7 +152,7 @@ class LedgerReader:
             records = [self._stored(connection, row[1:]) for row in rows[:limit]]
             more = Cursor(rows[limit - 1][0], rows[limit - 1][1]) if len(rows) > limit else None
             return Page(records, more)
-        except apsw.Error as error:
+        except (apsw.Error, ValueError) as error:
             raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
 
     def each(self, wanted: Filter) -> Iterator[StoredRecord]:
@@ -245,6 +246,12 @@ class LedgerReader:
             opener = self._local.opener = Opener(ring)
         return opener
 
+    def _unpacker(self) -> Unpacker:
+        unpacker: Unpacker | None = getattr(self._local, "unpacker", None)
+        if unpacker is None:
+            unpacker = self._local.unpacker = Unpacker()
+        return unpacker
+
     def _native(self, connection: apsw.Connection, team_id: str | None, native_id: str) -> Any:
         """The newest record with a provider's id: in the tail, then segment by segment from the newest."""
         try:
@@ -260,12 +267,13 @@ class LedgerReader:
         return row
 
     def _stored(self, connection: apsw.Connection, row: Any) -> StoredRecord:
-        seq, identity, team_id, state, writer, sequence, digest, data = row
+        seq, identity, team_id, state, writer, sequence, digest, packed = row
         now = CaptureState(state)
         if now is CaptureState.STORED and connection.execute(QUERIES["body_exists"], (seq,)).get is None:
             erased = connection.execute(QUERIES["erasure"], (seq,)).get is not None
             now = CaptureState.ERASED if erased else CaptureState.EXPIRED
         chain = Chain(writer_name(writer), sequence, digest.hex())
+        data = self._unpacker().unpack(packed)
         return StoredRecord(ids.text(int.from_bytes(identity, "big")), team_id, data, chain, now, seq)
 
 
@@ -333,7 +341,7 @@ def _listing(connection: apsw.Connection, wanted: Filter, cursor: Cursor | None)
             WHERE g.seq > (SELECT seq FROM indexed WHERE one = 1){tail_older}{where}
             ORDER BY 1 DESC, 2 DESC LIMIT :limit
         )
-        SELECT hit.at, {_COLUMNS} FROM hit JOIN generations g ON g.seq = hit.seq JOIN records r ON r.seq = hit.seq
+        SELECT hit.at, {_COLUMNS} FROM hit JOIN generations g ON g.seq = hit.seq
         ORDER BY hit.at DESC, hit.seq DESC
     """  # noqa: S608  # every part is a name of ours; what comes from outside is bound
     return statement, values

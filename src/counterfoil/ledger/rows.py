@@ -17,6 +17,7 @@ from msgspec import UNSET, Struct
 
 from counterfoil.capture import body
 from counterfoil.capture.seal import BodyUnreadable, Sealer
+from counterfoil.ledger.packing import Packer
 from counterfoil.ledger.settlement import Settlement
 from counterfoil.record import codec
 from counterfoil.record.charge import CostState
@@ -40,14 +41,17 @@ GENERATION_COLUMNS: Final = (
     "seq, writer, sequence, digest, id, created_at_ms, team_id, app_id, key_id, endpoint, model_id, provider, stream, "
     "byok, status_code, error_code, latency_us, generation_us, prompt_tokens, completion_tokens, cost_nanos, cost_state, "
     "capture_state, expires_at_ms, native_response_id, native_key, session_id, session_key, replay_of, replay_key, "
-    "end_user, end_user_key"
+    "end_user, end_user_key, record"
 )
 
 _NUL_FREE = str.maketrans({"\0": "�"})
 
 
 class Row(Struct, gc=False):
-    """A record ready to be appended. ``columns`` follow the first four of :data:`GENERATION_COLUMNS`."""
+    """A record ready to be appended.
+
+    ``columns`` follow the first four of :data:`GENERATION_COLUMNS`; ``data`` are the canonical bytes.
+    """
 
     settlement: Settlement
     future: Any  # asyncio.Future[None] | None
@@ -61,6 +65,7 @@ class RowMaker:
 
     def __init__(self, sealer: Sealer, retention_days: int) -> None:
         self._sealer = sealer
+        self._pack = Packer().pack
         self._retention_days = retention_days
         self._uncaptured = {
             (policy, state): CaptureInfo(policy=policy, state=state) for policy in CapturePolicy for state in CaptureState
@@ -96,14 +101,15 @@ class RowMaker:
             )
         else:
             info = self._uncaptured[settlement.policy, settlement.capture_state]
+        data = codec.encode(record, info)
         columns = columns_of(record, info.state, identity, settlement.created_at_ms, expires_at_ms)
-        return Row(settlement, future, columns, codec.encode(record, info), sealed)
+        return Row(settlement, future, (*columns, self._pack(data)), data, sealed)
 
 
 def columns_of(
     record: Record, state: CaptureState, identity: bytes, created_at_ms: int, expires_at_ms: int | None
 ) -> tuple[Any, ...]:
-    """The columns of ``generations`` behind the chain's, which verification recomputes from the canonical bytes."""
+    """The columns of ``generations`` between the chain's and the record, which follow from the canonical bytes."""
     native = record.native_response_id
     session = record.session_id
     replay = record.replay_of

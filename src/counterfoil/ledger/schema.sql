@@ -1,11 +1,12 @@
 -- The ledger's tables, as the newest migration leaves them. A test holds this file and migrations/ together.
 --
--- What a commit touches is only ever appended to: generations, records and bodies grow at their right edge, and so,
+-- What a commit touches is only ever appended to: generations and bodies grow at their right edge, and so,
 -- nearly, does the index of ids, which are ordered by time. Everything that would write to random places (by_team,
 -- by_value, by_expiry, writers) is derived from generations in passes of many rows, up to indexed.seq; a reader adds the
 -- short tail behind it.
 
--- One narrow row a record: what lists, filters and sums need, and the record's place in its writer's chain.
+-- One row a record: what lists, filters and sums need, its place in its writer's chain, and the record itself, packed
+-- to about 300 bytes, so that a page holds half a dozen.
 CREATE TABLE generations (
     seq INTEGER PRIMARY KEY,            -- the order of commit over all writers
     id BLOB NOT NULL UNIQUE,            -- the 16 bytes of the ULID
@@ -38,13 +39,8 @@ CREATE TABLE generations (
     end_user_key INTEGER,
     writer INTEGER NOT NULL,
     sequence INTEGER NOT NULL,          -- the writer's own count, from 1, without gaps
-    digest BLOB NOT NULL                -- SHA-256(the writer's previous digest ‖ records.data)
-) STRICT;
-
--- The canonical bytes of each record, once.
-CREATE TABLE records (
-    seq INTEGER PRIMARY KEY,
-    data BLOB NOT NULL
+    digest BLOB NOT NULL,               -- SHA-256(the writer's previous digest ‖ the record's canonical bytes)
+    record BLOB NOT NULL                -- the canonical bytes, packed (packing.py)
 ) STRICT;
 
 -- The sealed bodies of each call that has any, until they expire or are erased.

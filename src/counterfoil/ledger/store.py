@@ -17,6 +17,7 @@ from typing import Final
 import apsw
 
 from counterfoil.capture.seal import DataKey
+from counterfoil.ledger.packing import Unpacker
 from counterfoil.ledger.rows import GENERATION_COLUMNS, Row
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.record import codec
@@ -38,7 +39,6 @@ def _insert(table: str, columns: str, width: int) -> dict[int, str]:
 
 
 _INSERT_GENERATIONS = _insert("generations", GENERATION_COLUMNS, _COLUMNS)
-_INSERT_RECORDS = _insert("records", "seq, data", 2)
 _INSERT_BODIES = _insert("bodies", "seq, sealed", 2)
 
 
@@ -63,20 +63,16 @@ class Store:
             sequence, digest = self.sequence, self.digest
             writer, link = self.writer, codec.link
             generations: list[tuple[object, ...]] = []
-            records: list[tuple[object, ...]] = []
             bodies: list[tuple[object, ...]] = []
             digests: list[bytes] = []
             for seq, row in enumerate(rows, first):
                 sequence += 1
-                data = row.data
-                digest = link(digest, data)
+                digest = link(digest, row.data)
                 digests.append(digest)
                 generations.append((seq, writer, sequence, digest, *row.columns))
-                records.append((seq, data))
                 if row.sealed is not None:
                     bodies.append((seq, row.sealed))
             self._insert(_INSERT_GENERATIONS, generations)
-            self._insert(_INSERT_RECORDS, records)
             self._insert(_INSERT_BODIES, bodies)
             execute("COMMIT")
         except BaseException:
@@ -91,7 +87,8 @@ class Store:
 
     def data_of(self, identity: bytes) -> bytes | None:
         """The canonical bytes of the record with this id."""
-        return self._execute(QUERIES["record_data"], (identity,)).get
+        packed = self._execute(QUERIES["record_data"], (identity,)).get
+        return None if packed is None else Unpacker().unpack(packed)
 
     @property
     def unindexed(self) -> int:

@@ -21,7 +21,7 @@ from counterfoil.surfaces.calls import json_body, model_of, value_of, word
 from counterfoil.surfaces.families import JsonSurface
 from counterfoil.surfaces.foreign import mapping, parse
 from counterfoil.surfaces.forms import FormSurface
-from counterfoil.surfaces.stream import END, PASS, StreamMeter, Verdict
+from counterfoil.surfaces.stream import END, PASS, StreamMeter, Verdict, telling
 
 _EVENTS = (b"data:", b"event:", b":", b"\xef\xbb\xbf")
 
@@ -58,6 +58,8 @@ class SpeechSurface(JsonSurface):
 
 class SpeechMeter(StreamMeter):
     """Reads speech, as sound or as events."""
+
+    words = telling(b"speech.audio.done", b"error")
 
     def __init__(self, call: Call) -> None:
         super().__init__(call)
@@ -135,6 +137,8 @@ class TranscriptionSurface(FormSurface):
 
 class TranscriptionMeter(StreamMeter):
     """Reads transcriptions."""
+
+    words = telling(b"transcript.text.done", b"error")
 
     def __init__(self, call: Call) -> None:
         super().__init__(call)

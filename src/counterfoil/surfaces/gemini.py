@@ -34,7 +34,7 @@ from counterfoil.wire.sse import Frame, fields
 
 METHODS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents", "countTokens")
 
-_PATH = re.compile(rf"/(v1|v1beta|v1beta1)/(models|tunedModels)/(.+):({'|'.join(METHODS)})\Z")
+_PATH = re.compile(rf"/(v1|v1beta|v1beta1)/(models|tunedModels)/(.+):({'|'.join(METHODS)})\Z", re.DOTALL)
 _WHOLE_PART = ("functionCall", "inlineData", "executableCode", "codeExecutionResult", "fileData")
 
 

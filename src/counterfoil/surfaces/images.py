@@ -22,7 +22,7 @@ from counterfoil.surfaces.calls import flag, json_body, model_of, tags_of, word
 from counterfoil.surfaces.families import JsonSurface
 from counterfoil.surfaces.foreign import mapping, parse
 from counterfoil.surfaces.forms import FormSurface
-from counterfoil.surfaces.stream import END, LAST, PASS, StreamMeter, Verdict
+from counterfoil.surfaces.stream import END, LAST, PASS, StreamMeter, Verdict, telling
 from counterfoil.wire.json_object import tail_object
 
 IMAGES_MAX = 100
@@ -104,6 +104,8 @@ class ImageEditsSurface(FormSurface):
 
 class ImagesMeter(StreamMeter):
     """Reads images."""
+
+    words = telling(b".completed", b"error")
 
     def __init__(self, call: Call) -> None:
         super().__init__(call)

@@ -14,6 +14,9 @@ value lies where the running sum says. That is the form every SDK sends, and the
 Any other body is walked key by key. The walk needs no JSON parser of its own either: a value that stands at a key must
 begin with the very bytes the parser kept for that key (no JSON text is a proper prefix of another, except among
 numbers, where the byte that follows decides); if it does not, the parser kept a later one, and the key is repeated.
+
+The parser refuses half a surrogate pair (``"\\ud800"``), which some clients send when they cut text, and which most
+providers take. Such a body is read in a copy where those escapes stand for other letters: nothing moves.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from msgspec import Raw
 from counterfoil.errors import CallerFault
 
 _BYTE = re.compile(r"\(byte (\d+)\)")
+_SURROGATE = re.compile(rb"\\u[dD](?=[89a-fA-F])")
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
@@ -65,7 +69,10 @@ def read(body: bytes) -> JsonObject:
     except msgspec.ValidationError as error:
         raise _not_an_object(body) from error
     except msgspec.DecodeError as error:
-        raise _invalid(error) from error
+        masked = _SURROGATE.sub(rb"\\ue", body)
+        if masked == body:
+            raise _invalid(error) from error
+        return _unmask(body, read(masked))
     except RecursionError as error:
         raise CallerFault("nested_too_deeply") from error
     starts: dict[str, int] = {}
@@ -77,6 +84,12 @@ def read(body: bytes) -> JsonObject:
     if at != len(body) or not values:
         starts = _walk(body, values)
     return JsonObject(body, values, starts)
+
+
+def _unmask(body: bytes, masked: JsonObject) -> JsonObject:
+    """The members of ``body``, found in a copy of the same length and structure."""
+    values = {name: Raw(body[slice(*masked.span(name))]) for name in masked.values}
+    return JsonObject(body, values, masked.starts)
 
 
 def _check_utf8(body: bytes) -> None:

@@ -3,8 +3,8 @@
 A frame is everything up to and including a blank line. Lines end in LF, CRLF or CR (WHATWG HTML, "server-sent events",
 read 2026-11), and a provider's bytes arrive cut anywhere, so the rules are:
 
-- A blank line is two line ends in a row. CRLF is one line end, never two; a CR that closes a frame may be followed by
-  its LF in the next piece, which then stands alone at the head of the next frame and changes nothing.
+- A blank line is two line ends in a row. CRLF is one line end, never two; where a piece ends between the CR and the LF
+  of a blank line the frame waits for the LF. Only in a stream of bare CRs does a CR alone close a frame.
 - A frame is given once, when its blank line has come. What has no blank line yet waits, because it may turn out to be
   the frame that must be kept back.
 - Waiting is bounded. A frame longer than :data:`PENDING_MAX` (an image in base64, a line without end) is let through
@@ -106,6 +106,8 @@ class Cutter:
             if self._carriage:
                 match = _BLANK.search(data, at)
                 end = match.end() if match else 0
+                if end == len(data) and data.endswith(b"\n\r"):
+                    end = 0  # of a CRLF, most likely; its LF belongs to this frame
             else:
                 end = data.find(b"\n\n", at) + 2
             if end < 2:
@@ -117,7 +119,7 @@ class Cutter:
 
 def fields(frame: bytes) -> tuple[bytes, bytes]:
     """The event name and the data of a whole frame, each empty when absent; several data lines are joined by LF."""
-    if frame.startswith(b"data: ") and frame.find(b"\n") == len(frame) - 2:
+    if frame.startswith(b"data: ") and frame.find(b"\n") == len(frame) - 2 and b"\r" not in frame:
         return b"", frame[6:-2]
     event = b""
     data: list[bytes] = []

@@ -60,6 +60,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_on_lost",
         "_parser",
         "_parts",
+        "_persistent",
         "_receiver",
         "_until_eof",
         "closed",
@@ -82,6 +83,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_told = False
         self._head_bytes = 0
         self._complete = False
+        self._persistent = False
         self._until_eof = False
         self.transport: asyncio.Transport | None = None
         self.closed = False
@@ -186,6 +188,7 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._head_ready:
             self._complete = True
+            self._persistent = self._parser.should_keep_alive()  # the parser forgets it when this returns
 
     # Handing over.
 
@@ -218,7 +221,7 @@ class UpstreamConnection(asyncio.Protocol):
         reusable = (
             not self.closed
             and transport is not None
-            and self._parser.should_keep_alive()
+            and self._persistent
             and not self._parts
             and transport.get_write_buffer_size() == 0
         )

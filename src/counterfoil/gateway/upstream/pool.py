@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from counterfoil.errors import GatewayFault, UpstreamFault
 from counterfoil.gateway.upstream.connection import UpstreamConnection
-from counterfoil.gateway.upstream.proxy import proxy_for, tunnel
+from counterfoil.gateway.upstream.proxy import Proxy, proxy_for, tunnel
 from counterfoil.providers.provider import Origin, Provider
 
 IDLE_MARGIN_SECONDS = 1.0
@@ -30,6 +30,7 @@ class Pool:
         self._idle: dict[Origin, list[UpstreamConnection]] = {}
         self._open: dict[Origin, set[UpstreamConnection]] = {}
         self._contexts: dict[tuple[str | None, bool], ssl.SSLContext] = {}
+        self._proxies: dict[Origin, Proxy | None] = {}
 
     def take(self, provider: Provider) -> UpstreamConnection | None:
         """An idle connection fit for use, or None. Never waits."""
@@ -101,7 +102,9 @@ class Pool:
 
     async def _open_transport(self, origin: Origin, connection: UpstreamConnection) -> None:
         context = self._context(origin) if origin.scheme == "https" else None
-        proxy = proxy_for(origin)
+        if origin not in self._proxies:
+            self._proxies[origin] = proxy_for(origin)  # the environment is read once an origin: it costs 100 µs
+        proxy = self._proxies[origin]
         if proxy is not None:
             await tunnel(self._loop, proxy, origin, context, connection)
             return

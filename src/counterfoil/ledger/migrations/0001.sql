@@ -1,6 +1,7 @@
 -- 1: the first tables.
 
--- One narrow row a record: what lists, filters and sums need, and the record's place in its writer's chain.
+-- One row a record: what lists, filters and sums need, its place in its writer's chain, and the record itself, packed
+-- to about 300 bytes, so that a page holds half a dozen.
 CREATE TABLE generations (
     seq INTEGER PRIMARY KEY,            -- the order of commit over all writers
     id BLOB NOT NULL UNIQUE,            -- the 16 bytes of the ULID
@@ -33,13 +34,8 @@ CREATE TABLE generations (
     end_user_key INTEGER,
     writer INTEGER NOT NULL,
     sequence INTEGER NOT NULL,          -- the writer's own count, from 1, without gaps
-    digest BLOB NOT NULL                -- SHA-256(the writer's previous digest ‖ records.data)
-) STRICT;
-
--- The canonical bytes of each record, once.
-CREATE TABLE records (
-    seq INTEGER PRIMARY KEY,
-    data BLOB NOT NULL
+    digest BLOB NOT NULL,               -- SHA-256(the writer's previous digest ‖ the record's canonical bytes)
+    record BLOB NOT NULL                -- the canonical bytes, packed (packing.py)
 ) STRICT;
 
 -- The sealed bodies of each call that has any, until they expire or are erased.
