@@ -91,7 +91,7 @@ ENDPOINTS = pytest.mark.parametrize("endpoint", BODIES, ids=" ".join)
 def filled(plane: Plane, path: str) -> str:
     """Give ``path`` with the ids of things that are there; a management key's id has no more than its scope."""
     made = plane.admin.create_management_key(["keys:write"]).info.key_id
-    inference = [key.key_id for key in plane.admin.list_keys() if key.kind == "inference"][0]
+    inference = next(key.key_id for key in plane.admin.list_keys() if key.kind == "inference")
     key_id = made if "management" in path else inference
     return path.format(team_id="acme", app_id="web", provider="groq", key_id=key_id)
 
