@@ -6,7 +6,7 @@ import asyncio
 import http.client
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -140,7 +140,7 @@ class ControlPlane:
 
 
 @contextmanager
-def serving(folder: DataFolder, health: Health | None = None) -> Iterator[ControlPlane]:
+def serving(folder: DataFolder, health: Callable[[], Health] = Health) -> Iterator[ControlPlane]:
     """Serve the control plane over ``folder`` until the block ends."""
     admin, directory, reader = Admin(folder), Directory(folder), LedgerReader(folder)
     book = PriceBook.build(books.bundled_catalog())
@@ -153,7 +153,7 @@ def serving(folder: DataFolder, health: Health | None = None) -> Iterator[Contro
         book=lambda: book,
         erase=ledger.erase,
         models=lambda _: [{"id": "openai/gpt-4o-mini", "object": "model", "created": 0, "owned_by": "openai"}],
-        health=lambda: health or Health(),
+        health=health,
     )
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(build(parts), log_level="critical", lifespan="off", access_log=False))
