@@ -237,7 +237,8 @@ def _completion(found: _Sorted, prompt: int | None) -> int | None:
     beside = reasoning is None and "citations" in counts  # Perplexity
     if reasoning is None and "reasoning_beside" in counts:
         reasoning = details["reasoning_tokens"] = counts["reasoning_beside"]
-    if reasoning and (beside or reasoning > completion or total == (prompt or 0) + completion + reasoning):
+    counted = (prompt or 0) + completion  # a total of just this says that reasoning is inside (OpenRouter rounds it up)
+    if reasoning and (beside or total == counted + reasoning or (reasoning > completion and total != counted)):
         completion += reasoning
     citations = counts.get("citations")
     if citations:

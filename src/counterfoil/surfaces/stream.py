@@ -210,7 +210,7 @@ class StreamMeter:
     def _judge(self, frame: Frame) -> Verdict:
         if frame.head:
             return self.long(frame.head, frame.raw)
-        if self.output_seen and not self._tells(frame.raw):
+        if self.output_seen and not self._held and not self._tells(frame.raw):
             self._last = frame.raw
             return PASS
         name, data = fields(frame.raw)

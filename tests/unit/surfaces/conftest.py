@@ -32,7 +32,9 @@ def call_of(**fields: Any) -> Call:
     return Call(**(blank | fields))
 
 
-def request(path: str, body: bytes | dict[str, Any], query: str = "", content_type: str = "application/json") -> Request:
+def request(
+    path: str, body: bytes | dict[str, Any], query: str = "", content_type: str = "application/json"
+) -> Request:
     """A request to ``path``."""
     data = body if isinstance(body, bytes) else json.dumps(body, separators=(",", ":")).encode()
     return Request("POST", path, query, {b"content-type": content_type.encode()} if content_type else {}, data)

@@ -221,7 +221,11 @@ def test_a_form_is_forwarded_and_replays_from_json(bench, path: str):
         (form(model="a" * 5000), BOUNDARY, "invalid_field"),
         (form(model="a", stream="maybe"), BOUNDARY, "invalid_field"),
         (form(model="a") + form(model="b"), "multipart/form-data", "invalid_multipart"),
-        (form(model="a").replace(b"--B--", b'--B\r\ncontent-disposition: form-data; name="model"\r\n\r\nb\r\n--B--'), BOUNDARY, "duplicate_key"),
+        (
+            form(model="a").replace(b"--B--", b'--B\r\ncontent-disposition: form-data; name="model"\r\n\r\nb\r\n--B--'),
+            BOUNDARY,
+            "duplicate_key",
+        ),
         (b"--B\r\n", BOUNDARY, "invalid_multipart"),
         (form(model="a"), "multipart/mixed; boundary=B", "unsupported_media_type"),
         (b'{"multipart":{"content_type":"x","body_base64":"!"}}', "application/json", "invalid_field"),
@@ -230,7 +234,7 @@ def test_a_form_is_forwarded_and_replays_from_json(bench, path: str):
         (b'{"multipart":{"content_type":"x","body_base64":""}}', "application/json", "invalid_multipart"),
         (b'{"multipart":{},"x":1}', "application/json", "model_required"),
     ],
-)  # fmt: skip
+)
 def test_refused_forms(bench, body: bytes, content_type: str, code: str):
     """A form that cannot be a call is refused with the code that says why."""
     path = "/v1/audio/transcriptions"

@@ -8,7 +8,7 @@ import pytest
 
 from counterfoil.wire.json_array import ArrayCutter
 
-ELEMENTS = [{"a": 1}, {"text": 'braces } ] in "text" \\'}, {"deep": [{"b": []}, [[]]]}, {"last": "ü\\\""}]
+ELEMENTS = [{"a": 1}, {"text": 'braces } ] in "text" \\'}, {"deep": [{"b": []}, [[]]]}, {"last": 'ü\\"'}]
 ARRAYS = {
     "google": ("[" + ",\r\n".join(json.dumps(element, indent=2) for element in ELEMENTS) + "\n]\n").encode(),
     "compact": json.dumps(ELEMENTS, separators=(",", ":")).encode(),

@@ -82,7 +82,9 @@ def test_a_refusal_says_where_but_never_what():
     assert "oops" not in caught.value.message
 
 
-@pytest.mark.parametrize("body", [b"{}", b" { } ", b'{"a":"\\ud800","b":"\\u0000"}', b'{"a":{"x":1,"x":2}}', b'{"\\ud800":1,"\\udc00":2}'])
+@pytest.mark.parametrize(
+    "body", [b"{}", b" { } ", b'{"a":"\\ud800","b":"\\u0000"}', b'{"a":{"x":1,"x":2}}', b'{"\\ud800":1,"\\udc00":2}']
+)
 def test_accepted_oddities(body: bytes):
     """Empty objects, lone surrogates and NULs in values, and nested duplicates are the provider's to judge."""
     found = read(body)
