@@ -16,16 +16,16 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from counterfoil.api import answers
+from counterfoil.api import answers, reading
 from counterfoil.pricing import listing
 from counterfoil.pricing.book import PriceBook
 from counterfoil.record.charge import Charge, CostState
 from counterfoil.record.money import CURRENCY, dollars
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.surfaces import metering
-from counterfoil.tenancy.directory import wall_ms
+from counterfoil.tenancy.directory import Directory, wall_ms
+from counterfoil.tenancy.keys import KeyKind
 from counterfoil.tenancy.names import ALL_TEAMS
-from counterfoil.tenancy.principal import Principal
 
 PAGE: Final = 100
 PAGE_MAX: Final = 1000
@@ -74,26 +74,42 @@ _BODY: Final[dict[str, Any]] = {
 _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"description": "A field is missing or wrong; fields or field names it."},
     401: {"description": "No key, or one that cannot be used; reason says why."},
+    403: {"description": "A management key without the scope prices:read."},
     404: {"description": "No price is known for this model at this provider; message says why."},
 }
 
 
-def router(book: Callable[[], PriceBook], reader: Callable[[Request], Principal] | None = None) -> APIRouter:
+def team_of(directory: Directory) -> Callable[[Request], str | None]:
+    """Give whose prices a request sees: its key's team, or None (everybody's) for a key of all teams.
+
+    Any inference key may ask; a management key needs ``prices:read``. Raises what :func:`reading.principal` raises.
+    """
+
+    def team(request: Request) -> str | None:
+        holder = reading.principal(directory, request)
+        if holder.kind is KeyKind.MANAGEMENT:
+            holder.need("prices:read")
+        return None if holder.team_id == ALL_TEAMS else holder.team_id
+
+    return team
+
+
+def _everybody(_: Request) -> str | None:
+    return None
+
+
+def router(book: Callable[[], PriceBook], team: Callable[[Request], str | None] = _everybody) -> APIRouter:
     """The two endpoints over the book in force.
 
-    ``reader`` gives the holder of a request's key, or raises; prices of the holder's team then apply. Without it
-    anybody may ask, and only prices for everybody are shown.
+    ``team`` gives the team whose own prices a request sees, or raises; without it anybody may ask, and only prices for
+    everybody are shown.
     """
     routes = APIRouter(tags=["pricing"])
-
-    def team_of(request: Request) -> str | None:
-        holder = None if reader is None else reader(request)
-        return None if holder is None or holder.team_id == ALL_TEAMS else holder.team_id
 
     @routes.post("/v1/pricing/calculate", summary="What a call would cost", responses=_ANSWERS, openapi_extra=_BODY)
     async def calculate(request: Request) -> Response:
         """Price a usage as the gateway would, line by line."""
-        team = team_of(request)
+        payer = team(request)
         body = await request.body()
         try:
             asked = _decoder.decode(body)
@@ -113,17 +129,21 @@ def router(book: Callable[[], PriceBook], reader: Callable[[Request], Principal]
             usage,
             at_ms,
             service_tier=asked.service_tier,
-            team_id=team,
+            team_id=payer,
             native_model=asked.native_model,
             region=asked.region,
         )
-        plan = in_force.plan(asked.provider, asked.model, at_ms, service_tier=asked.service_tier, team_id=team)
+        plan = in_force.plan(asked.provider, asked.model, at_ms, service_tier=asked.service_tier, team_id=payer)
         sheet = plan.sheet(usage.prompt_tokens)
         if charge.state is CostState.UNKNOWN and not sheet.priced and not sheet.free:
             return _said({"error": "pricing_not_found", "message": charge.reason}, 404)
         return answers.json(_answer(asked, usage, charge, in_force.digest))
 
-    @routes.get("/v1/pricing/models", summary="What the models cost now", responses={401: _ANSWERS[401]})
+    @routes.get(
+        "/v1/pricing/models",
+        summary="What the models cost now",
+        responses={code: _ANSWERS[code] for code in (400, 401, 403)},
+    )
     def models(  # not async: making many plans takes milliseconds, which belong to a thread
         request: Request,
         provider: Annotated[str | None, Query(description="Only this provider's models.")] = None,
@@ -133,13 +153,13 @@ def router(book: Callable[[], PriceBook], reader: Callable[[Request], Principal]
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> Response:
         """Rates in force, with the rule of each, by provider and model."""
-        team = team_of(request)
+        payer = team(request)
         in_force, now = book(), wall_ms()
         names = [
             pair for pair in listing.names(in_force, provider) if model is None or model.lower() in pair[1].lower()
         ]
         page = [
-            listing.listed(in_force, *pair, now, tier=service_tier, team=team)
+            listing.listed(in_force, *pair, now, tier=service_tier, team=payer)
             for pair in names[offset : offset + limit]
         ]
         return answers.json(
@@ -181,7 +201,7 @@ def _answer(asked: Calculation, usage: Usage, charge: Charge, digest: str) -> di
 def _moment(text: str | None) -> int:
     if text is None:
         return wall_ms()
-    moment = msgspec.convert(text, dt.datetime)
+    moment = dt.datetime.fromisoformat(text)
     return round((moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp() * 1000)
 
 
