@@ -10,11 +10,10 @@ import os
 import socket
 import sys
 
-import msgspec
 import uvloop
 
 from counterfoil import compose
-from counterfoil.config.model import Config
+from counterfoil.config import Config, decode
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.process.logs import configure
@@ -40,7 +39,7 @@ def _on_lifeline(host: compose.Host) -> None:
 
 def main() -> int:
     """Run a worker; give its exit status."""
-    config = msgspec.json.decode(read_config(_STDIN), type=Config)
+    config = decode(read_config(_STDIN))
     configure(config.log)
     listener = socket.socket(fileno=int(sys.argv[1]))
     try:

@@ -99,8 +99,14 @@ BAD_MODELS = {
 @pytest.mark.parametrize(
     ("path", "body", "code"),
     [
-        *(pytest.param(CHAT, body, code, id=f"chat-{name}") for name, (body, code) in (BAD_BODIES | BAD_MODELS).items()),
-        *(pytest.param(MESSAGES, body, code, id=f"messages-{n}") for n, (body, code) in (BAD_BODIES | BAD_MODELS).items()),
+        *(
+            pytest.param(CHAT, body, code, id=f"chat-{name}")
+            for name, (body, code) in (BAD_BODIES | BAD_MODELS).items()
+        ),
+        *(
+            pytest.param(MESSAGES, body, code, id=f"messages-{n}")
+            for n, (body, code) in (BAD_BODIES | BAD_MODELS).items()
+        ),
         *(pytest.param(GEMINI, body, code, id=f"gemini-{name}") for name, (body, code) in BAD_BODIES.items()),
     ],
 )
@@ -155,7 +161,9 @@ def stats(gateway: Gateway) -> dict[str, int]:
     [(("revoke",), "revoked"), (("expire", "2020-01-01"), "expired")],
     ids=["revoked", "expired"],
 )
-def test_a_key_that_was_good_is_refused_at_once_and_recorded(gateway: Gateway, how: tuple[str, ...], error: str) -> None:
+def test_a_key_that_was_good_is_refused_at_once_and_recorded(
+    gateway: Gateway, how: tuple[str, ...], error: str
+) -> None:
     """A revoked or expired key is known, so its call has a record that its team can read."""
     made = json.loads(gateway.command("keys", "create", "--team", "acme", "--json").stdout)
     assert ask(gateway, post(CHAT, GOOD, made["key"])).status == 200

@@ -52,7 +52,10 @@ def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]
                 "drained": {**one, "on_disconnect": "drain", "drain_seconds": 5},
                 "nobody": {**one, "base_url": "http://127.0.0.1:9/v1"},
             },
-            "models": {"safe": ["nobody/gpt-4o-mini", "local/gpt-4o-mini"], "twice": ["local/first", "local/gpt-4o-mini"]},
+            "models": {
+                "safe": ["nobody/gpt-4o-mini", "local/gpt-4o-mini"],
+                "twice": ["local/first", "local/gpt-4o-mini"],
+            },
         }
     )
     yield running
@@ -80,7 +83,9 @@ def frames_of(*frames: bytes) -> bytes:
         pytest.param([Send(HEAD), Hang()], 504, "upstream:timeout", id="half-a-head"),
         pytest.param([Send(HEAD + b"content-length: 9\r\n\r\n"), Hang()], 504, "upstream:timeout", id="head-only"),
         pytest.param([Send(HEAD + b"content-length: 99\r\n\r\n{"), Hang()], 504, "upstream:idle_timeout", id="stall"),
-        pytest.param([Send(HEAD + b"content-length: 99\r\n\r\n{"), Close()], 502, "upstream:truncated", id="short-body"),
+        pytest.param(
+            [Send(HEAD + b"content-length: 99\r\n\r\n{"), Close()], 502, "upstream:truncated", id="short-body"
+        ),
         pytest.param([Send(b"SSH-2.0-OpenSSH\r\n\r\n"), Close()], 502, "upstream:invalid_response", id="not-http"),
         pytest.param(
             [Send(HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n"), Close()],
@@ -195,7 +200,9 @@ def test_an_error_inside_a_stream_passes_and_is_recorded(gateway: Gateway, upstr
     assert record["error_code"].startswith("upstream:")
 
 
-def test_a_break_before_the_first_byte_of_a_stream_is_a_clean_error(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+def test_a_break_before_the_first_byte_of_a_stream_is_a_clean_error(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
     """The head is not passed on until there is something to pass on, so the client gets a status it understands."""
     upstream.script = [Send(SSE_HEAD + b"transfer-encoding: chunked\r\n\r\n"), Reset()]
     reply = call(gateway, STREAM)
@@ -265,7 +272,10 @@ def test_informational_answers_are_passed_over(gateway: Gateway, upstream: Scrip
 def test_an_answer_without_a_length_ends_with_its_connection(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     """HTTP/1.0 style servers still exist."""
     body = json.dumps(chat_answer()).encode()
-    upstream.script = [Send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n" + body), Close()]
+    upstream.script = [
+        Send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n" + body),
+        Close(),
+    ]
     assert call(gateway).body == body
 
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import uvloop
 from cyclopts import Parameter
 
@@ -78,7 +77,7 @@ async def _serve_here(settings: Config, folder: DataFolder, listener: socket.soc
 
 async def _supervise(settings: Config, listener: socket.socket, lock: int) -> int:
     os.set_inheritable(lock, True)
-    encoded = msgspec.json.encode(settings)
+    encoded = config.encode(settings)
     supervisor = Supervisor(settings.workers, encoded, listener, lock, settings.server.shutdown_seconds)
     return await supervisor.run(lambda: _announce(settings, listener))
 

@@ -95,8 +95,8 @@ class Supervisor:
             start_new_session=True,  # a Ctrl-C reaches the parent only, which then stops its workers in order
         )
         self._running[index] = process
-        assert process.stdin is not None
-        process.stdin.write(len(self._config).to_bytes(8, "big") + self._config)
+        if process.stdin is not None:
+            process.stdin.write(len(self._config).to_bytes(8, "big") + self._config)
         if self._stopping.is_set():
             process.send_signal(signal.SIGTERM)
         return process
