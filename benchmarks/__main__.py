@@ -1,30 +1,58 @@
 """The commands of the harness.
 
+python -m benchmarks                  the same as `quick`
 python -m benchmarks quick            ratios to nginx within a minute
-python -m benchmarks --help           the others
+python -m benchmarks peers install    other gateways, outside the repository
+python -m benchmarks full             everything, into benchmarks/results/
+python -m benchmarks report           tables and charts from the newest results into docs/benchmarks.md
+python -m benchmarks profile          where the gateway's time goes
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from benchmarks import peers, quick
+from benchmarks import full, peers, profile, quick, report
 
 
 def main() -> int:
     """Run one command and return its exit status."""
+    arguments = _parser().parse_args(sys.argv[1:] or ["quick"])
+    match arguments.command:
+        case "quick":
+            return quick.run(arguments.only)
+        case "full":
+            parts = arguments.part or full.PARTS
+            return full.run(parts, arguments.only, arguments.rounds, arguments.table)
+        case "report":
+            return report.write(arguments.results)
+        case "profile":
+            return profile.run(arguments.scenario, arguments.seconds)
+        case _:
+            return peers.install(arguments.names)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks", description="Measures the gateway beside nginx and its peers.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("quick", help="P1, P2 and P4 as ratios to nginx, in about a minute")
+    command = commands.add_parser("quick", help="P1, P2, P4 and P6 beside nginx, in about a minute")
     command.add_argument("--only", action="append", default=[], metavar="TARGET")
+    command = commands.add_parser("full", help="every target and scenario; minutes")
+    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--only", action="append", default=[], metavar="TARGET")
+    command.add_argument("--part", action="append", choices=full.PARTS)
+    command.add_argument("--table", action="append", default=[], metavar="GROWTH_TABLE")
+    command = commands.add_parser("report", help="write docs/benchmarks.md from results")
+    command.add_argument("results", nargs="*", type=Path, help="JSON files; default: the newest that has each part")
+    command = commands.add_parser("profile", help="where the time goes, by py-spy or perf")
+    command.add_argument("scenario", nargs="?", choices=["unary", "streams"], default="unary")
+    command.add_argument("--seconds", type=float, default=8.0)
     command = commands.add_parser("peers", help="install other gateways outside the repository")
     command.add_argument("verb", choices=["install"])
     command.add_argument("names", nargs="*", metavar="NAME", help="litellm, portkey, bifrost, aiohttp; default all")
-    arguments = parser.parse_args()
-    if arguments.command == "peers":
-        return peers.install(arguments.names)
-    return quick.run(arguments.only)
+    return parser
 
 
 if __name__ == "__main__":

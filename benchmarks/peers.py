@@ -117,7 +117,7 @@ class Bifrost(Target):
 
 
 class Aiohttp(Target):
-    """A minimal proxy on aiohttp's server and client with uvloop: what plain good Python costs, with no gateway in it."""
+    """A minimal proxy on aiohttp's server and client with uvloop: what plain good Python costs without a gateway."""
 
     name = "aiohttp"
 
