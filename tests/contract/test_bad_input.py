@@ -242,7 +242,7 @@ def test_bytes_behind_a_body_are_no_part_of_it(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     "request_of",
     [
-        lambda key: b"\x16\x03\x01\x02\x00garbage\r\n\r\n",
+        lambda _: b"\x16\x03\x01\x02\x00garbage\r\n\r\n",
         lambda key: post(CHAT, GOOD, key).replace(b"HTTP/1.1", b"HTTP/9.9"),
         lambda key: post(CHAT, GOOD, key).replace(b"host: gateway\r\n", b""),
         lambda key: post(CHAT, GOOD, key, transfer_encoding="chunked"),

@@ -25,7 +25,7 @@ from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.settlement import NO_SLOT, Settlement
 from counterfoil.pricing.book import PriceBook
 from counterfoil.record import ids
-from counterfoil.record.charge import CostState
+from counterfoil.record.charge import CostState, Line, LineState
 from counterfoil.record.record import CapturePolicy, CaptureState, Record
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.tenancy.admin import Admin
@@ -72,10 +72,36 @@ def settlement(
         "cost_nanos": 1000,
         "cost_state": CostState.EXACT,
     } | fields
+    if "pricing_lines" not in fields:
+        given["pricing_lines"] = _lines(given["cost_nanos"], given["cost_state"])
     capture = None
     if request is not None:
         capture = Capture(request, "application/json", replayable, response, "application/json", 200)
     return Settlement(NO_SLOT, Record(**given), policy, capture, created_at_ms, state)
+
+
+def _lines(cost_nanos: int, state: CostState) -> tuple[Line, ...]:
+    """Lines that explain a cost: so many tokens at a nano each, and one of unknown price unless it is exact."""
+    line = Line(
+        meter="input_tokens",
+        quantity=cost_nanos,
+        unit_size=1,
+        unit_price_nanos=1,
+        amount_nanos=cost_nanos,
+        rule_id="test",
+        book="0" * 64,
+        state=LineState.PRICED,
+    )
+    unpriced = msgspec.structs.replace(
+        line,
+        meter="output_tokens",
+        quantity=5,
+        unit_price_nanos=0,
+        amount_nanos=0,
+        rule_id="",
+        state=LineState.UNPRICED,
+    )
+    return (line,) * (cost_nanos > 0) + (unpriced,) * (state is not CostState.EXACT)
 
 
 def request_id(number: int) -> str:

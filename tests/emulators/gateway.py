@@ -61,10 +61,12 @@ class Gateway:
         """Stop it as an operator would; give its exit status."""
         return self.process.stop()
 
-    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run ``counterfoil …`` on this gateway's data folder."""
+    def command(
+        self, *arguments: str, check: bool = True, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``counterfoil …`` on this gateway's data folder; ``stdin`` is what it reads."""
         command = [sys.executable, "-m", "counterfoil", *arguments, "--data", str(self.data)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
         assert not check or done.returncode == 0, f"{command} gave {done.returncode}: {done.stdout}{done.stderr}"
         return done
 

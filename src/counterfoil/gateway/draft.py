@@ -12,6 +12,7 @@ dispatched both are admission to answer.
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from msgspec import UNSET
 
@@ -31,7 +32,13 @@ _NS_PER_MS = 1_000_000
 def timestamp(unix_ms: int) -> str:
     """``unix_ms`` as RFC 3339 in UTC with milliseconds."""
     seconds, ms = divmod(unix_ms, 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ms:03d}Z"
+    return f"{_second(seconds)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    """A second's part of a timestamp; thousands of calls share one."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def milliseconds(ns: int) -> float:

@@ -29,10 +29,10 @@ class CostState(StrEnum):
 
 
 class Line(Struct, frozen=True, kw_only=True):
-    """One meter's charge: ``amount_nanos`` = ``quantity`` × ``unit_price_nanos`` ÷ ``unit_size``, rounded half-even once.
+    """One meter's charge: ``quantity`` × ``unit_price_nanos`` ÷ ``unit_size``, rounded half-even once.
 
-    ``rule_id`` names the rule inside the price book whose content hash is ``book``. An ``unpriced`` line has amount 0 and
-    an empty rule. ``reason`` says why a line is a fallback or unpriced.
+    ``rule_id`` names the rule inside the price book whose content hash is ``book``. An ``unpriced`` line has amount 0
+    and an empty rule. ``reason`` says why a line is a fallback or unpriced.
     """
 
     meter: str

@@ -118,7 +118,7 @@ class CaptureInfo(Struct, frozen=True, kw_only=True):
 
 
 class Chain(Struct, frozen=True):
-    """A record's place in its writer's chain. ``digest`` is SHA-256 over the previous digest and the canonical bytes."""
+    """A record's place in its writer's chain: ``digest`` is SHA-256 over the one before and the canonical bytes."""
 
     writer: str
     sequence: int

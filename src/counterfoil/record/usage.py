@@ -32,9 +32,9 @@ class Usage(Struct, frozen=True, omit_defaults=False):
     ``cached_text_tokens``, ``cached_audio_tokens``, ``cached_image_tokens``, ``cached_video_tokens``.
     ``completion_tokens_details`` keys: ``reasoning_tokens``, ``text_tokens``, ``audio_tokens``, ``image_tokens``,
     ``video_tokens``, ``accepted_prediction_tokens``, ``rejected_prediction_tokens``.
-    ``meters`` keys: ``requests``, ``images``, ``input_images``, ``characters``, ``pages``, ``web_searches``, ``file_searches``,
-    ``code_executions``, ``search_units``, ``embeddings``, ``input_audio_ms``, ``output_audio_ms``, ``input_video_ms``,
-    ``output_video_ms`` and any further meter a provider names.
+    ``meters`` keys: ``requests``, ``images``, ``input_images``, ``characters``, ``pages``, ``web_searches``,
+    ``file_searches``, ``code_executions``, ``search_units``, ``embeddings``, ``input_audio_ms``, ``output_audio_ms``,
+    ``input_video_ms``, ``output_video_ms`` and any further meter a provider names.
     """
 
     prompt_tokens: int = 0

@@ -70,6 +70,10 @@ class ArrayCutter(Cutter):
         self._escaped -= before - len(self._pending)
         return leaving
 
+    def alone(self, data: bytes) -> bool:
+        """Never known without looking inside."""
+        return False
+
     @staticmethod
     def element(raw: bytes) -> bytes:
         """The element in a frame, without what stood before it; empty for the closing bracket."""

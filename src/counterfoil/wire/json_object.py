@@ -1,4 +1,4 @@
-"""The members of a JSON object as slices of its own bytes, so that one value can be exchanged and the rest kept.
+rr"""The members of a JSON object as slices of its own bytes, so that one value can be exchanged and the rest kept.
 
 A request body is never written anew: only the spans of a few top-level values must be known. The parser (msgspec) says
 what the values are but not where, and it lets the last of two equal keys win in silence. Both gaps are closed by one
@@ -15,7 +15,7 @@ Any other body is walked key by key. The walk needs no JSON parser of its own ei
 begin with the very bytes the parser kept for that key (no JSON text is a proper prefix of another, except among
 numbers, where the byte that follows decides); if it does not, the parser kept a later one, and the key is repeated.
 
-The parser refuses half a surrogate pair (``"\\ud800"``), which some clients send when they cut text, and which most
+The parser refuses half a surrogate pair (``"\ud800"``), which some clients send when they cut text, and which most
 providers take. Such a body is read in a copy where those escapes stand for other letters: nothing moves.
 """
 
@@ -122,8 +122,7 @@ def _walk(body: bytes, values: dict[str, Raw]) -> dict[str, int]:
     starts: dict[str, int] = {}
     at = _skip(body, _skip(body, 0) + 1)
     while body[at] != 0x7D:  # }
-        key_end = _string_end(body, at)
-        key = _text.decode(body[at:key_end])
+        key, key_end = _key(body, at)
         at = _skip(body, _skip(body, key_end) + 1)
         value = bytes(values[key])
         end = at + len(value)
@@ -137,15 +136,25 @@ def _walk(body: bytes, values: dict[str, Raw]) -> dict[str, int]:
 
 
 def _skip(body: bytes, at: int) -> int:
+    """The first byte from ``at`` on that is no whitespace; within an object there always is one."""
+    if body[at] > 0x20:
+        return at
+    if body[at + 1] > 0x20:
+        return at + 1
     found = _SPACE.match(body, at)
     return found.end() if found else at
 
 
-def _string_end(body: bytes, at: int) -> int:
+def _key(body: bytes, at: int) -> tuple[str, int]:
+    """The key that begins at ``at``, and where it ends."""
+    end = body.find(b'"', at + 1) + 1
+    written = body[at + 1 : end - 1]
+    if b"\\" not in written:
+        return str(written, "utf-8"), end
     found = _STRING.match(body, at)
     if found is None:  # the parser accepted these bytes, so a key begins here
         raise CallerFault("invalid_json", f"The request body is not valid JSON: error at byte {at}.")
-    return found.end()
+    return _text.decode(found[0]), found.end()
 
 
 def _duplicate(key: str) -> CallerFault:

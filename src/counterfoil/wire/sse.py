@@ -61,6 +61,17 @@ class Cutter:
         """No byte of an unfinished frame was seen."""
         return not self._pending and not self._head
 
+    def alone(self, data: bytes) -> bool:
+        """Whether ``data`` is one whole frame and nothing is under way, so that it need not be cut."""
+        return (
+            not self._pending
+            and not self._head
+            and not self._carriage
+            and data.endswith(b"\n\n")
+            and data.find(b"\n\n") == len(data) - 2
+            and b"\r" not in data
+        )
+
     def push(self, data: bytes) -> list[Frame]:
         """The frames that ``data`` completes."""
         if not self._carriage:

@@ -1,0 +1,268 @@
+"""The commands that read records: for people, for programs, from a folder and from a gateway alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from counterfoil.cli import main
+from counterfoil.folder import DataFolder
+from counterfoil.record.charge import CostState
+from counterfoil.record.record import Attempt, CapturePolicy
+from counterfoil.record.usage import ABSENT
+from emulators.control import REQUEST, ControlPlane, request_id, serving, settlement, write
+
+RECORDS = 8
+Run = Callable[..., "Ended"]
+
+
+class Ended:
+    """How a command ended."""
+
+    def __init__(self, code: int, out: bytes, err: bytes) -> None:
+        self.code = code
+        self.out = out
+        self.text = out.decode()
+        self.error = err.decode()
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A ledger of one team with a failure, an unknown, a partial and an absent among its records, and its gateway."""
+    folder = DataFolder.create(tmp_path_factory.mktemp("cli") / "data")
+    tries = (
+        Attempt(
+            number=1,
+            provider="openai",
+            model="gpt-4o-mini",
+            key_source="operator",
+            status_code=None,
+            error_code="upstream:timeout",
+            error_message="The provider did not answer in time.",
+            latency_ms=None,
+            generation_ms=900.0,
+        ),
+    )
+    failed = {"error_code": "upstream:timeout", "error_message": "Late \x1b[2J[bold]", "attempts": tries}
+    write(
+        folder,
+        [
+            settlement(1, session_id="\x1b]0;title\x07"),
+            settlement(2, cost_nanos=0, cost_state=CostState.UNKNOWN),
+            settlement(3, cost_nanos=700, cost_state=CostState.PARTIAL, cost_reason="one meter has no price"),
+            settlement(4, cost_nanos=0, cost_state=CostState.UNKNOWN, usage=ABSENT, **failed),
+            settlement(5, policy=CapturePolicy.METADATA, request=None),
+            *[settlement(number) for number in range(6, RECORDS + 1)],
+        ],
+    )
+    with serving(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def key(plane: ControlPlane) -> str:
+    """A key that may see everything."""
+    return plane.admin.create_management_key(("admin",)).key
+
+
+@pytest.fixture(params=["--data", "--url"])
+def run(
+    request: pytest.FixtureRequest,
+    plane: ControlPlane,
+    key: str,
+    capsysbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Run:
+    """Run a command on the folder, and on the gateway."""
+    for name in ("COUNTERFOIL_URL", "COUNTERFOIL_DATA", "COUNTERFOIL_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COUNTERFOIL_KEY", key)
+    where = [request.param, str(plane.folder.root) if request.param == "--data" else plane.url]
+
+    def ended(*arguments: str, at: list[str] | None = None) -> Ended:
+        capsysbinary.readouterr()
+        code = main.run([*arguments, *(where if at is None else at)])
+        out, err = capsysbinary.readouterr()
+        return Ended(code, out, err)
+
+    return ended
+
+
+def test_a_list_shows_unknown_cost_as_unknown(run: Run) -> None:
+    """No unknown is a zero, no part a whole, and the sum says how much it lacks."""
+    ended = run("generations", "list")
+    rows = [line for line in ended.text.splitlines() if "gen_" in line]
+    assert ended.code == 0
+    assert [row.split()[-1] for row in rows[-4:]] == ["unknown", "$0.0000007", "unknown", "$0.000001"]
+    assert "≥ $0.0000007" in rows[-3]
+    assert f"{RECORDS} of {RECORDS} records, 1 failed" in ended.text
+    assert "≥ $0.0000057 (2 of 8 unknown, 1 of 8 partial)" in ended.text
+
+
+def test_a_list_for_programs_is_the_control_planes_page(run: Run, plane: ControlPlane, key: str) -> None:
+    """--json prints the very bytes of the search, wherever they were read, and its cursor goes on."""
+    page = run("generations", "list", "--json", "--limit", "3")
+    served = plane.get("/v1/generations/search?limit=3", key).body
+    assert page.out == served + b"\n"
+    rest = run("generations", "list", "--json", "--cursor", json.loads(page.out)["next"])
+    assert len(json.loads(rest.out)["data"]) == RECORDS - 3
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        pytest.param(["--failed"], [4], id="failed"),
+        pytest.param(["--succeeded", "--limit", "1"], [8], id="succeeded"),
+        pytest.param(["--error-code", "upstream:timeout"], [4], id="error code"),
+        pytest.param(["--to", "2026-09-21T14:13:23Z"], [2, 1], id="before"),
+        pytest.param(["--from", "2026-09-21T14:13:28Z"], [8], id="from"),
+        pytest.param(["--max-cost-nanos", "0"], [4, 2], id="cost"),
+        pytest.param(["--team", "acme", "--stream"], [], id="nothing"),
+    ],
+)
+def test_filters_are_the_control_planes(run: Run, options: list[str], numbers: list[int]) -> None:
+    """A filter means the same on a folder and on a gateway."""
+    ended = run("generations", "list", "--json", *options)
+    assert [row["request_id"] for row in json.loads(ended.out)["data"]] == [request_id(n) for n in numbers]
+
+
+def test_nothing_found_is_said_beside_the_output(run: Run) -> None:
+    """A program that reads the output gets nothing; a person is told."""
+    ended = run("generations", "list", "--provider", "none")
+    assert (ended.code, ended.out) == (0, b"")
+    assert "no such records" in ended.error
+
+
+@pytest.mark.parametrize("wanted", [request_id(1), "chatcmpl-1"], ids=["our id", "the provider's"])
+def test_show_for_programs_is_the_record_itself(run: Run, plane: ControlPlane, key: str, wanted: str) -> None:
+    """--json prints the bytes of the lookup, the captured request untouched among them."""
+    ended = run("generations", "show", wanted, "--json")
+    assert ended.out == plane.get(f"/v1/generations?id={wanted}", key).body + b"\n"
+    assert b'"replay_request":' + REQUEST in ended.out
+
+
+def test_show_tells_a_person_everything(run: Run) -> None:
+    """Who, when, what, how long, how many tokens, what it cost and why, and what can be done with it."""
+    text = run("generations", "show", request_id(3)).text
+    for part in (
+        request_id(3),
+        "200 answered",
+        "team acme",
+        "2026-09-21 14:13:23.000 UTC",
+        "openai/gpt-4o-mini",
+        "12 ms to the first output, 100 ms in all",
+        "10 in + 5 out = 15 tokens, reported by the provider",
+        "≥ $0.0000007",
+        "one meter has no price",
+        "post replay_request to /v1/chat/completions",
+    ):
+        assert part in text
+    unpriced = next(line for line in text.splitlines() if "unpriced" in line)
+    assert unpriced.count("unknown") == 2
+
+
+def test_show_tells_how_a_call_failed(run: Run) -> None:
+    """The error, every attempt, and no invented numbers."""
+    text = run("generations", "show", request_id(4)).text
+    assert "502 upstream:timeout" in text
+    assert "The provider did not answer in time." in text
+    assert "not reported by the provider" in text
+    assert re.search(r"Cost +unknown", text)
+    assert "[bold]" in text
+    assert "$0" not in text
+
+
+def test_show_says_why_a_call_cannot_be_replayed(run: Run) -> None:
+    """In words, for a person."""
+    assert "the capture policy keeps no bodies" in run("generations", "show", request_id(5)).text
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_nothing_from_outside_reaches_the_terminal_as_control(run: Run, number: int) -> None:
+    """Escape sequences in what clients and providers wrote are shown, not sent."""
+    for arguments in (("show", request_id(number)), ("list",), ("tail", "--once")):
+        assert "\x1b" not in run("generations", *arguments).text
+        assert "\x07" not in run("generations", *arguments).text
+
+
+def test_an_unknown_id_is_one_line_and_exit_1(run: Run) -> None:
+    """No traceback; the line says what was looked for or what the gateway said."""
+    ended = run("generations", "show", "gen_nothing")
+    assert (ended.code, ended.out) == (1, b"")
+    assert ended.error.count("\n") == 1
+    assert "gen_nothing" in ended.error or "not_found" in ended.error
+
+
+def test_tail_prints_the_newest_last(run: Run) -> None:
+    """As a log does: one line each, in the order in which they came."""
+    ended = run("generations", "tail", "--once", "--count", "3")
+    assert [line.split()[1] for line in ended.text.splitlines()] == [request_id(number) for number in (6, 7, 8)]
+    records = run("generations", "tail", "--once", "--json").text.splitlines()
+    assert [json.loads(line)["request_id"] for line in records] == [request_id(n) for n in range(1, RECORDS + 1)]
+
+
+def test_an_export_is_the_control_planes(run: Run, plane: ControlPlane, key: str, tmp_path: Path) -> None:
+    """The same bytes on the standard output, in a file, and over HTTP, with a manifest that proves them whole."""
+    file = tmp_path / "records.jsonl"
+    ended = run("generations", "export")
+    assert run("generations", "export", "--output", str(file)).code == 0
+    assert ended.out == file.read_bytes() == plane.get("/v1/generations/export", key).body
+    *lines, last = ended.out.splitlines(keepends=True)
+    assert json.loads(last)["manifest"] == {
+        "records": RECORDS,
+        "sha256": hashlib.sha256(b"".join(lines)).hexdigest(),
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
+
+
+def test_an_export_to_nowhere_says_so(run: Run, tmp_path: Path) -> None:
+    """One line with the file's name."""
+    ended = run("generations", "export", "--output", str(tmp_path / "none" / "x"))
+    assert ended.code == 1
+    assert "cannot be written" in ended.error
+
+
+def test_ledger_stats_have_the_promised_figures(run: Run) -> None:
+    """Records, open intents, bodies and bytes, for programs and for people."""
+    stats = json.loads(run("ledger", "stats", "--json").out)
+    assert {name: stats[name] for name in ("records", "open_intents", "bodies")} == {
+        "records": RECORDS,
+        "open_intents": 0,
+        "bodies": RECORDS - 1,
+    }
+    assert stats["bytes"] > 0
+    assert re.search(rf"^records +{RECORDS}$", run("ledger", "stats").text, re.MULTILINE)
+
+
+def test_doctor_finds_a_good_installation_good(run: Run) -> None:
+    """Exit 0 when there is no problem, and the findings as JSON."""
+    ended = run("doctor", "--json")
+    findings = json.loads(ended.out)
+    assert (ended.code, findings["ok"]) == (0, True), findings
+    assert run("doctor").text.endswith("Everything is in order.\n")
+
+
+def test_a_key_that_may_not_is_told_so(run: Run, plane: ControlPlane) -> None:
+    """The gateway's reason reaches the person."""
+    owner = plane.admin.create_key("acme").key
+    ended = run("ledger", "stats", at=["--url", plane.url, "--key", owner])
+    assert ended.code == 1
+    assert "forbidden" in ended.error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("generations", "list"), ("generations", "show", "x"), ("generations", "export"), ("ledger", "stats")],
+    ids=" ".join,
+)
+def test_a_place_that_is_not_there_is_one_line(run: Run, arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """A folder without data and a gateway that does not answer are said plainly."""
+    for at in (["--data", str(tmp_path)], ["--url", "http://127.0.0.1:9"]):
+        ended = run(*arguments, at=at)
+        assert (ended.code, ended.out) == (1, b"")
+        assert ended.error.count("\n") == 1
