@@ -57,7 +57,8 @@ def render(parts: dict[str, dict[str, Any]]) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table, the first column to the left."""
-    return ["| " + " | ".join(row) + " |" for row in (head, ["---", *["--:"] * (len(head) - 1)], *rows)] + [""]
+    rule = ["---", *["--:"] * (len(head) - 1)]
+    return ["| " + " | ".join(row) + " |" for row in (head, rule, *rows)] + [""]
 
 
 def _choose(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -110,9 +111,10 @@ def _cells(series: Series, document: dict[str, Any]) -> list[tuple[str, Callable
         return lambda name: figures.text(series.estimate(scenario, name, value) / unit, digits=digits)
 
     def over_nginx(scenario: str, value: Value) -> Callable[[str], str]:
-        return lambda name: (
-            "1" if name == "nginx" else figures.text(series.ratio(scenario, name, "nginx", value), digits=2)
-        )
+        def cell(name: str) -> str:
+            return "1" if name == "nginx" else figures.text(series.ratio(scenario, name, "nginx", value), digits=2)
+
+        return cell
 
     def added(scenario: str, value: Value, unit: float) -> Callable[[str], str]:
         return lambda name: figures.text(series.difference(scenario, name, "direct", value) / unit, digits=2)
@@ -170,15 +172,17 @@ def _growth(document: dict[str, Any]) -> list[str]:
             head = list(rows[0])
             lines.append(f"### {name}\n")
             lines += table(head, [[_cell(row.get(column)) for column in head] for row in rows])
-            drawn = [
-                column for column in head[1:] if column in ("nginx", "counterfoil") or column.endswith("id_p99_us")
-            ]
-            if drawn:
-                series = {column: [row.get(column) for row in rows] for column in drawn}
-                lines += _chart(
-                    f"growth-{name}", charts.lines(f"{name}, µs", head[0], [r[head[0]] for r in rows], series)
-                )
+            lines += _growth_chart(name, rows)
     return lines
+
+
+def _growth_chart(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    across, *columns = rows[0]
+    drawn = [c for c in columns if c in ("nginx", "counterfoil") or c.endswith("id_p99_us")]
+    if not drawn:
+        return []
+    series = {column: [row.get(column) for row in rows] for column in drawn}
+    return _chart(f"growth-{name}", charts.lines(f"{name}, µs", across, [row[across] for row in rows], series))
 
 
 def _cell(value: object) -> str:
