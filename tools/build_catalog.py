@@ -67,20 +67,20 @@ METERS = {
     "requests_kcount": ("requests", 1_000),
 }
 
-# Facts that the source's data cannot express, each with the page that publishes it.
+# Facts that the source's data does not hold as data, each with the page where its provider publishes it.
 MINIMUMS = {
-    # "Minimum billed length: 10 seconds" (console.groq.com/docs/speech-to-text, read 2026-11).
+    # Groq bills at least ten seconds a request: console.groq.com/docs/speech-to-text. The source computes it in code.
     ("groq", "whisper-large-v3"): {"input_audio_ms": 10_000, "audio_ms": 10_000},
     ("groq", "whisper-large-v3-turbo"): {"input_audio_ms": 10_000, "audio_ms": 10_000},
 }
 ZERO_METERS = {
-    # "Web fetch is available at no additional cost" (platform.claude.com, Web fetch tool, read 2026-11).
+    # A web fetch costs nothing beside its tokens: platform.claude.com, documentation of the web fetch tool.
     "anthropic": ("web_fetches",),
 }
 FREE_MODELS = {
-    # "The moderation endpoint is free to use" (developers.openai.com, Moderation, read 2026-11).
+    # The moderation endpoint is free: developers.openai.com, guide to moderation.
     ("openai", "moderation"),
-    # Gemma on the Gemini API is listed as free of charge (ai.google.dev/gemini-api/docs/pricing, read 2026-11).
+    # Gemma has no paid price on the Gemini API: ai.google.dev/gemini-api/docs/pricing.
     ("google", "gemma-3"),
     ("google", "gemma-3n"),
     ("google", "gemma-4-26b-a4b-it"),
@@ -120,7 +120,8 @@ def _provider(provider: types.Provider) -> Provider:
 
 def _model(provider: str, model: types.ModelInfo) -> Model:
     prices = model.prices if isinstance(model.prices, list) else [types.ConditionalPrice(prices=model.prices)]
-    entries = tuple(_entry(provider, model.id, item.prices, item.constraint) for item in prices)
+    kinds = _kinds(model)
+    entries = tuple(_entry(provider, model.id, item.prices, item.constraint, kinds=kinds) for item in prices)
     empty = not any(entry.rates for entry in entries)
     return Model(
         id=model.id,
@@ -134,8 +135,21 @@ def _model(provider: str, model: types.ModelInfo) -> Model:
             _entry(provider, model.id, item.prices, item.constraint, when)
             for item in model.price_variants or ()
             for when in [_only(item.when)]
+            if when[0] != "search_type"
         ),
     )
+
+
+def _kinds(model: types.ModelInfo) -> dict[str, Rate]:
+    """Rates by the kind of search, as qualified meters: one call may make searches of several kinds."""
+    return {
+        f"{METERS[key][0]}.{kind}": _rate(value, METERS[key][1], 0)
+        for variant in model.price_variants or ()
+        for name, kind in [_only(variant.when)]
+        if name == "search_type"
+        for key, value in vars(variant.prices).items()
+        if value is not None
+    }
 
 
 def _only(when: dict[str, str]) -> tuple[str, str]:
@@ -149,6 +163,7 @@ def _entry(
     prices: types.ModelPrice,
     constraint: types.StartDateConstraint | types.TimeOfDateConstraint | None,
     when: tuple[str, str] | None = None,
+    kinds: dict[str, Rate] | None = None,
 ) -> Entry:
     minimums = MINIMUMS.get((provider, model), {})
     rates = {
@@ -158,6 +173,7 @@ def _entry(
     }
     if rates and when is None:
         rates.update(dict.fromkeys(ZERO_METERS.get(provider, ()), Rate(price=0, size=1)))
+    rates.update(kinds or {})
     start, windows = None, ()
     if isinstance(constraint, types.StartDateConstraint):
         midnight = dt.datetime.combine(constraint.start_date, dt.time(), dt.UTC)

@@ -77,6 +77,7 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     403: {"description": "A management key without the scope prices:read."},
     404: {"description": "No price is known for this model at this provider; message says why."},
 }
+_REFUSALS = {code: _ANSWERS[code] for code in (400, 401, 403)}
 
 
 def team_of(directory: Directory) -> Callable[[Request], str | None]:
@@ -110,40 +111,9 @@ def router(book: Callable[[], PriceBook], team: Callable[[Request], str | None] 
     async def calculate(request: Request) -> Response:
         """Price a usage as the gateway would, line by line."""
         payer = team(request)
-        body = await request.body()
-        try:
-            asked = _decoder.decode(body)
-            at_ms = _moment(asked.at or asked.request_started_at)
-        except (msgspec.DecodeError, ValueError) as error:
-            return answers.refusal("invalid_request", message=str(error))
-        missing = [name for name in _REQUIRED if not getattr(asked, name) and getattr(asked, name) != {}]
-        if asked.provider is None or asked.model is None or asked.usage is None or missing:
-            return _said({"error": "missing_required_fields", "fields": missing}, 400)
-        usage = _usage(asked.usage)
-        if usage is None:
-            return answers.refusal("invalid_request", field="usage", message="This is not a usage object.")
-        in_force = book()
-        charge = in_force.price(
-            asked.provider,
-            asked.model,
-            usage,
-            at_ms,
-            service_tier=asked.service_tier,
-            team_id=payer,
-            native_model=asked.native_model,
-            region=asked.region,
-        )
-        plan = in_force.plan(asked.provider, asked.model, at_ms, service_tier=asked.service_tier, team_id=payer)
-        sheet = plan.sheet(usage.prompt_tokens)
-        if charge.state is CostState.UNKNOWN and not sheet.priced and not sheet.free:
-            return _said({"error": "pricing_not_found", "message": charge.reason}, 404)
-        return answers.json(_answer(asked, usage, charge, in_force.digest))
+        return _calculate(book(), await request.body(), payer)
 
-    @routes.get(
-        "/v1/pricing/models",
-        summary="What the models cost now",
-        responses={code: _ANSWERS[code] for code in (400, 401, 403)},
-    )
+    @routes.get("/v1/pricing/models", summary="What the models cost now", responses=_REFUSALS)
     def models(  # not async: making many plans takes milliseconds, which belong to a thread
         request: Request,
         provider: Annotated[str | None, Query(description="Only this provider's models.")] = None,
@@ -153,15 +123,10 @@ def router(book: Callable[[], PriceBook], team: Callable[[Request], str | None] 
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> Response:
         """Rates in force, with the rule of each, by provider and model."""
-        payer = team(request)
-        in_force, now = book(), wall_ms()
-        names = [
-            pair for pair in listing.names(in_force, provider) if model is None or model.lower() in pair[1].lower()
-        ]
-        page = [
-            listing.listed(in_force, *pair, now, tier=service_tier, team=payer)
-            for pair in names[offset : offset + limit]
-        ]
+        payer, in_force, now = team(request), book(), wall_ms()
+        part = "" if model is None else model.lower()
+        names = [pair for pair in listing.names(in_force, provider) if part in pair[1].lower()]
+        page = names[offset : offset + limit]
         return answers.json(
             {
                 "ok": True,
@@ -171,11 +136,40 @@ def router(book: Callable[[], PriceBook], team: Callable[[Request], str | None] 
                 "total": len(names),
                 "limit": limit,
                 "offset": offset,
-                "data": page,
+                "data": [listing.listed(in_force, *pair, now, tier=service_tier, team=payer) for pair in page],
             }
         )
 
     return routes
+
+
+def _calculate(book: PriceBook, body: bytes, team: str | None) -> Response:
+    try:
+        asked = _decoder.decode(body)
+        at_ms = _moment(asked.at or asked.request_started_at)
+    except (msgspec.DecodeError, ValueError) as error:
+        return answers.refusal("invalid_request", message=str(error))
+    if not asked.provider or not asked.model or asked.usage is None:
+        missing = [name for name in _REQUIRED if getattr(asked, name) in (None, "")]
+        return _said({"error": "missing_required_fields", "fields": missing}, 400)
+    usage = _usage(asked.usage)
+    if usage is None:
+        return answers.refusal("invalid_request", field="usage", message="This is not a usage object.")
+    charge = book.price(
+        asked.provider,
+        asked.model,
+        usage,
+        at_ms,
+        service_tier=asked.service_tier,
+        team_id=team,
+        native_model=asked.native_model,
+        region=asked.region,
+    )
+    plan = book.plan(asked.provider, asked.model, at_ms, service_tier=asked.service_tier, team_id=team)
+    sheet = plan.sheet(usage.prompt_tokens)
+    if charge.state is CostState.UNKNOWN and not sheet.priced and not sheet.free:
+        return _said({"error": "pricing_not_found", "message": charge.reason}, 404)
+    return answers.json(_answer(asked, usage, charge, book.digest))
 
 
 def _said(beside: dict[str, Any], status: int) -> Response:
