@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -45,7 +46,7 @@ def cuts(draw: st.DrawFn, stream: bytes) -> list[bytes]:
     """``stream`` in pieces."""
     places = draw(st.lists(st.integers(0, len(stream)), max_size=12))
     bounds = [0, *sorted(places), len(stream)]
-    return [stream[first:last] for first, last in zip(bounds, bounds[1:], strict=False)]
+    return [stream[first:last] for first, last in pairwise(bounds)]
 
 
 def play(surface: Surface, pieces: list[bytes], **fields: Any) -> tuple[bytes, Reading]:
@@ -127,6 +128,6 @@ def test_members_are_found_in_every_spelling(value: dict[str, Any], separators: 
     body = text.encode("utf-8", "surrogatepass")
     found = read(body)
     assert found.values.keys() == value.keys()
-    for name in value:
+    for name, member in value.items():
         start, end = found.span(name)
-        assert json.loads(body[start:end]) == value[name]
+        assert json.loads(body[start:end]) == member

@@ -9,6 +9,7 @@ Source: OpenAI API reference, chat completion chunk object, read 2026-11.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -19,8 +20,9 @@ from counterfoil.surfaces.calls import flag, json_body, model_of, splice_model, 
 from counterfoil.surfaces.families import JsonSurface
 from counterfoil.surfaces.foreign import mapping, parse, sequence, text
 from counterfoil.surfaces.stream import DROP, END, PASS, StreamMeter, Verdict, telling
-from counterfoil.wire.json_object import JsonObject, read
+from counterfoil.wire.json_object import JsonObject, read, tail_object
 
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"(\w+)"')
 _ASK = b'"stream_options":{"include_usage":true},'
 _OUTPUT_NAMES = (
     "content",
@@ -137,6 +139,15 @@ class ChatMeter(StreamMeter):
         if not self.output_seen:
             self.output_seen = has_output(choice)
 
+    def long(self, head: bytes, tail: bytes) -> Verdict:
+        """A chunk too long to hold (an image): how it ended and its usage stand at its end."""
+        self.output_seen = True
+        self.merge_usage(parse(tail_object(tail, b"usage")))
+        found = _FINISH.search(tail)
+        if found is not None:
+            self._choice({"finish_reason": found[1].decode()})
+        return PASS
+
     def body(self, body: Any) -> None:
         """A whole completion."""
         answer = mapping(body)
@@ -154,4 +165,7 @@ def has_output(choice: dict[str, Any]) -> bool:
     if choice.get("text"):
         return True
     delta = mapping(choice.get("delta") or choice.get("message"))
-    return any(delta.get(name) for name in _OUTPUT_NAMES)
+    for name in _OUTPUT_NAMES:  # noqa: SIM110  in the head of every stream, and twice as fast as any()
+        if delta.get(name):
+            return True
+    return False

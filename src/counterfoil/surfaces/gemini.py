@@ -30,7 +30,7 @@ from counterfoil.surfaces.foreign import mapping, parse, sequence, text
 from counterfoil.surfaces.stream import LAST, MORE, PASS, StreamMeter, Verdict, telling
 from counterfoil.wire.json_array import ArrayCutter
 from counterfoil.wire.json_object import tail_object
-from counterfoil.wire.sse import Frame, fields
+from counterfoil.wire.sse import fields
 
 METHODS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents", "countTokens")
 
@@ -122,12 +122,10 @@ class GeminiMeter(StreamMeter):
         lead, self._lead = self._lead, None
         return (lead or b"") + super().end()
 
-    def _judge(self, frame: Frame) -> Verdict:
-        if self._array is None:
-            return super()._judge(frame)
-        if frame.head:
-            return self.long(frame.head, frame.raw)
-        return self.event(b"", self._array.element(frame.raw))
+    def _judge(self, raw: bytes, head: bytes) -> Verdict:
+        if self._array is None or head:
+            return super()._judge(raw, head)
+        return self.event(b"", self._array.element(raw))
 
     def event(self, name: bytes, data: bytes) -> Verdict:
         """One part of the answer."""

@@ -90,6 +90,11 @@ class MessagesMeter(StreamMeter):
                 pass
         return PASS
 
+    def long(self, head: bytes, tail: bytes) -> Verdict:
+        """A block too long to hold: output, and nothing else."""
+        self.output_seen = True
+        return PASS
+
     def _use(self, usage: object) -> bool:
         used = mapping(usage)
         tier = "fast" if used.get("speed") == "fast" else text(used.get("service_tier"))

@@ -36,9 +36,9 @@ from typing import Any, ClassVar
 from counterfoil.record.usage import UsageSource
 from counterfoil.surfaces import metering
 from counterfoil.surfaces.base import Call, Reading
-from counterfoil.surfaces.complaint import code_of, complaint_in, complaint_of, stream_code_of
+from counterfoil.surfaces.complaint import Complaint, code_of, complaint_in, complaint_of, stream_code_of
 from counterfoil.surfaces.foreign import mapping, parse, text
-from counterfoil.wire.sse import PENDING_MAX, Cutter, Frame, fields
+from counterfoil.wire.sse import PENDING_MAX, Cutter, fields
 
 HELD_MAX = PENDING_MAX
 """Frames kept back behind one that may be the last are at most so many bytes, or one frame."""
@@ -142,7 +142,7 @@ class StreamMeter:
             self._quick = False
             rest = self._cutter.rest()
             if rest is not None:
-                self._take(rest, leaving)
+                leaving.append(self._take(rest.raw, rest.head))
             leaving += self._held
             self._held.clear()
         return b"".join(leaving)
@@ -171,14 +171,16 @@ class StreamMeter:
     def _push(self, data: bytes) -> bytes:
         if self._ended:
             return data
-        leaving: list[bytes] = []
-        for frame in self._cutter.push(data):
-            self._take(frame, leaving)
-        overflow = self._cutter.overflow()
-        if overflow:
-            (self._held if self._held or self.terminal else leaving).append(overflow)
-        self._quick = self.output_seen and self._cutter.idle and not self._held and not self.terminal
-        return leaving[0] if len(leaving) == 1 else b"".join(leaving)
+        cutter = self._cutter
+        if cutter.alone(data):
+            leaving = self._take(data, b"")
+        else:
+            leaving = b"".join([self._take(frame.raw, frame.head) for frame in cutter.push(data)])
+            overflow = cutter.overflow()
+            if overflow:
+                leaving += self._hold(overflow) if self._held or self.terminal else overflow
+        self._quick = self.output_seen and not self._held and not self.terminal and cutter.idle
+        return leaving
 
     def _learn(self, data: bytes) -> None:
         """Keep what surrounds the text in ``data``, which passed the words."""
@@ -195,25 +197,36 @@ class StreamMeter:
         self._between_size = len(self._between)
         self._after, self._after_size = data[after:], len(data) - after
 
-    def _take(self, frame: Frame, leaving: list[bytes]) -> None:
-        verdict = PASS if self.terminal else self._judge(frame)
-        held = self._held
-        if verdict is PASS and not held and not self.terminal:
-            leaving.append(frame.raw)
-        elif verdict is not DROP:
-            if verdict is MORE or (held and not self.terminal and sum(map(len, held)) > HELD_MAX):
-                leaving += held
-                held.clear()
-            held.append(frame.raw)
-            self.terminal = self.terminal or verdict is END
+    def _take(self, raw: bytes, head: bytes) -> bytes:
+        """Judge one frame (its end, when ``head`` shows that it is long); what leaves because of it."""
+        if self.terminal:
+            return self._hold(raw)
+        verdict = self._judge(raw, head)
+        if verdict is PASS and not self._held:
+            return raw
+        if verdict is DROP:
+            return b""
+        leaving = self._hold(raw, first=verdict is MORE)
+        self.terminal = verdict is END
+        return leaving
 
-    def _judge(self, frame: Frame) -> Verdict:
-        if frame.head:
-            return self.long(frame.head, frame.raw)
-        if self.output_seen and not self._held and not self._tells(frame.raw):
-            self._last = frame.raw
+    def _hold(self, raw: bytes, *, first: bool = False) -> bytes:
+        """Keep ``raw`` back, as the ``first`` when what was kept before may leave; what leaves because of it."""
+        held = self._held
+        leaving = b""
+        if first or (not self.terminal and held and sum(map(len, held)) > HELD_MAX):
+            leaving = b"".join(held)
+            held.clear()
+        held.append(raw)
+        return leaving
+
+    def _judge(self, raw: bytes, head: bytes) -> Verdict:
+        if head:
+            return self.long(head, raw)
+        if self.output_seen and not self._held and not self._tells(raw):
+            self._last = raw
             return PASS
-        name, data = fields(frame.raw)
+        name, data = fields(raw)
         return self.event(name, data) if data or name else PASS
 
     def _tells(self, raw: bytes) -> bool:
@@ -239,11 +252,9 @@ class StreamMeter:
 
     def complain(self, body: Any) -> Verdict:
         """Keep an error that came inside the answer; nothing that follows leaves before the record is made."""
-        found = complaint_in(body)
-        if found is None:
-            return PASS
+        found = complaint_in(body) or Complaint("", "", None)
         self._reading.error_code = stream_code_of(found)
-        self._reading.error_message = found.text()
+        self._reading.error_message = found.text() or "The provider reported an error without a message."
         return LAST
 
     def merge_usage(self, usage: object) -> bool:

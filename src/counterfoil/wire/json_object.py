@@ -1,4 +1,4 @@
-rr"""The members of a JSON object as slices of its own bytes, so that one value can be exchanged and the rest kept.
+r"""The members of a JSON object as slices of its own bytes, so that one value can be exchanged and the rest kept.
 
 A request body is never written anew: only the spans of a few top-level values must be known. The parser (msgspec) says
 what the values are but not where, and it lets the last of two equal keys win in silence. Both gaps are closed by one

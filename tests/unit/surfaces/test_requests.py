@@ -1,4 +1,4 @@
-"""A request is peeked at without being parsed whole, refused by name when it is no call, and forwarded byte for byte."""
+"""A request is peeked at without being parsed whole, refused by name when it is no call, forwarded byte for byte."""
 
 from __future__ import annotations
 
@@ -191,8 +191,8 @@ def test_gemini_paths(bench, path: str, query: str, model: str, endpoint: str, o
 def test_gemini_models_are_checked(bench, path: str):
     """A model in the path is held to the same rules as one in the body."""
     surface = registry.find(path)
+    assert surface is not None
     with pytest.raises(CallerFault):
-        assert surface is not None
         surface.peek(bench.request(path, b"{}"))
 
 

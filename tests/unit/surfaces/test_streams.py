@@ -1,4 +1,4 @@
-"""Streams leave in the provider's own bytes; the end waits for the record; usage, ids and errors are read on the way."""
+"""Streams leave in the provider's own bytes; the end waits for the record; usage, ids, errors are read on the way."""
 
 from __future__ import annotations
 
