@@ -249,7 +249,7 @@ def test_doctor_finds_a_good_installation_good(run: Run) -> None:
 
 def test_a_key_that_may_not_is_told_so(run: Run, plane: ControlPlane) -> None:
     """The gateway's reason reaches the person."""
-    owner = plane.admin.create_key("acme").key
+    owner = plane.admin.create_key("acme", make_missing=True).key
     ended = run("ledger", "stats", at=["--url", plane.url, "--key", owner])
     assert ended.code == 1
     assert "forbidden" in ended.error

@@ -17,9 +17,22 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from counterfoil import __version__
-from counterfoil.api import answers, generations, lookup, models, pages, schema, status, tenancy
+from counterfoil.api import (
+    answers,
+    generations,
+    ledger,
+    lookup,
+    models,
+    pages,
+    pricing,
+    reading,
+    schema,
+    status,
+    tenancy,
+)
 from counterfoil.api.parts import ControlParts
 from counterfoil.errors import Fault
+from counterfoil.tenancy.names import ALL_TEAMS
 
 BODY_BYTES_MAX: Final = 8 << 20
 """The largest body the control plane takes. Price files are the largest thing sent to it, at some 2 MiB."""
@@ -67,10 +80,18 @@ def build(parts: ControlParts) -> FastAPI:
     app.include_router(generations.router(parts))
     lookup.add_by_path(app, parts)
     app.include_router(models.router(parts))
+    app.include_router(ledger.router(parts))
     app.include_router(tenancy.router(parts.admin, parts.directory))
+    app.include_router(pricing.router(parts.book, lambda request: _payer(parts, request)))
     app.include_router(status.router(parts.health, parts.metrics))
     _document(app)
     return app
+
+
+def _payer(parts: ControlParts, request: Request) -> str | None:
+    """The team whose own prices a request sees; None for a key of all teams."""
+    team_id = reading.principal(parts.directory, request).team_id
+    return None if team_id == ALL_TEAMS else team_id
 
 
 def _document(app: FastAPI) -> None:

@@ -1,4 +1,4 @@
-"""``counterfoil doctor``: does this machine, this folder and this configuration hold what the gateway promises?
+"""``counterfoil doctor``: whether this machine, this folder and this configuration hold what the gateway promises.
 
 Every check gives one finding: ``good``, ``warning`` (it works, with less margin than it should) or ``problem`` (a
 promise is broken). Nothing is changed, and nothing that a running gateway holds is disturbed. Exit 0 without problems.
@@ -13,22 +13,29 @@ import resource
 import shutil
 import socket
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import apsw
+import msgspec
 from cyclopts import Parameter
 from msgspec import Struct
 
 from counterfoil import __version__, config
+from counterfoil.cli import output
+from counterfoil.cli.remote import Remote
+from counterfoil.cli.where import LOCAL, AsJson, Source
 from counterfoil.config import Config
-from counterfoil.errors import ConfigError
+from counterfoil.errors import ConfigError, Fault
 from counterfoil.folder import FORMAT_VERSION, DataFolder
+from counterfoil.ledger.query import LedgerReader
+from counterfoil.record import words
 
 SQLITE_MINIMUM: Final = 3_051_003
 """The first version past the WAL-reset bug of 3.7.0–3.51.2, https://sqlite.org/wal.html."""
@@ -37,9 +44,12 @@ DISK_BYTES_PROBLEM: Final = 256 << 20
 SYNC_MS_WARNING: Final = 50.0
 """Every answer waits for one sync; a disk slower than this is felt by clients."""
 CONNECT_SECONDS_MAX: Final = 5.0
+CLOCK_SECONDS_WARNING: Final = 5.0
 EARLIEST_MS: Final = 1_760_000_000_000
 """October 2025. A clock before it is wrong: this version did not exist."""
-_REMOTE_FILE_SYSTEMS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs"})
+_REMOTE_FILE_SYSTEMS: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs"}
+)
 _MEMORY_FILE_SYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
 
 
@@ -59,6 +69,44 @@ class Finding(Struct, frozen=True):
     said: str
 
 
+def doctor(
+    *,
+    providers: Annotated[bool, Parameter(help="Also open a connection to every provider.", negative=())] = False,
+    as_json: AsJson = False,
+    source: Source = LOCAL,
+) -> int:
+    """Find out what is wrong with this installation, or with --url whether a gateway elsewhere is well."""
+    remote = source.remote()
+    if remote is None:
+        found = list(examine(source.data, source.config, os.environ, providers=providers))
+    else:
+        found = list(examine_remote(remote))
+    bad = sum(finding.state is State.PROBLEM for finding in found)
+    if as_json:
+        output.json({"ok": not bad, "findings": [msgspec.to_builtins(finding) for finding in found]})
+        return int(bad > 0)
+    marks = {State.GOOD: "ok", State.WARNING: "!!", State.PROBLEM: "XX"}
+    width = max(len(finding.check) for finding in found)
+    output.lines(*(f"{marks[one.state]}  {one.check:<{width}}  {output.cell(one.said)}" for one in found))
+    output.lines("", f"{bad} problem(s)." if bad else "Everything is in order.")
+    return int(bad > 0)
+
+
+def examine_remote(remote: Remote) -> Iterator[Finding]:
+    """What a gateway elsewhere says of itself."""
+    for check in ("live", "ready"):
+        answer = remote.send("GET", f"/health/{check}")
+        good = answer.status == HTTPStatus.OK
+        said = "yes" if good else f"{answer.status}: {', '.join(_reasons(answer.body))}"
+        yield Finding(check, State.GOOD if good else State.PROBLEM, said)
+        if check == "live":
+            yield _clock_beside(answer.headers.get("date", ""), time.time())
+    answer = remote.send("GET", "/v1/models")
+    good = answer.status == HTTPStatus.OK
+    said = "accepted" if good else f"{answer.status}: {', '.join(_reasons(answer.body))}"
+    yield Finding("key", State.GOOD if good else State.PROBLEM, said)
+
+
 def examine(
     data: Path | None, config_file: Path | None, environ: Mapping[str, str], *, providers: bool
 ) -> Iterator[Finding]:
@@ -75,6 +123,7 @@ def examine(
         yield Finding("data folder", State.PROBLEM, str(error))
         return
     yield from folder(root)
+    yield from ledger(root)
     if providers and settings is not None:
         yield from reachable(settings)
 
@@ -133,6 +182,25 @@ def folder(root: Path) -> Iterator[Finding]:
     yield disk(shutil.disk_usage(root).free)
     yield file_system(root, Path("/proc/self/mountinfo"))
     yield sync_speed(root, time.perf_counter_ns)
+
+
+def ledger(root: Path) -> Iterator[Finding]:
+    """The ledger can be read, and no call is left without its record. ``ledger verify`` checks what it holds."""
+    if not (root / "ledger.db").exists():
+        return
+    reader = LedgerReader(DataFolder(root))
+    try:
+        stats = reader.stats()
+    except Fault as fault:
+        yield Finding("ledger", State.PROBLEM, f"{fault} Run: counterfoil ledger verify")
+        return
+    finally:
+        reader.close()
+    said = f"{stats['records']:,} records, {stats['bodies']:,} bodies, {words.size(stats['bytes'])}"
+    yield Finding("ledger", State.GOOD, said)
+    yield Finding(
+        "calls in flight", State.GOOD, f"{stats['open_intents']:,}; after a crash the next start settles them"
+    )
 
 
 def permissions(root: Path) -> Finding:
@@ -220,6 +288,27 @@ def reachable(settings: Config) -> Iterator[Finding]:
             yield Finding(f"provider {name}", State.WARNING, f"{where} cannot be reached ({error.strerror or error}).")
         else:
             yield Finding(f"provider {name}", State.GOOD, f"{where} answers")
+
+
+def _clock_beside(date: str, now_s: float) -> Finding:
+    """The other machine's clock, as the header Date of its answer tells it, to the second."""
+    try:
+        apart = parsedate_to_datetime(date).timestamp() - now_s
+    except ValueError:
+        return Finding("clock", State.WARNING, "The gateway does not tell its time.")
+    if abs(apart) > CLOCK_SECONDS_WARNING:
+        said = f"It is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} this machine's. One of them is wrong."
+        return Finding("clock", State.WARNING, said)
+    return Finding("clock", State.GOOD, "as here")
+
+
+def _reasons(body: bytes) -> list[str]:
+    try:
+        answer = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return ["not an answer of a Counterfoil gateway"]
+    reasons: list[str] = answer.get("reasons") or [answer.get("reason") or answer.get("error") or "unknown"]
+    return reasons
 
 
 def _synced_ms(descriptor: int, now_ns: Callable[[], int]) -> float:

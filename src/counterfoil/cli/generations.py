@@ -5,248 +5,207 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.markup import escape
+from cyclopts.validators import Number
+from rich.console import Console, RenderableType
 
-from counterfoil.api import lookup
-from counterfoil.api.view import served
-from counterfoil.cli import output, render
-from counterfoil.cli.times import moment_ms
+from counterfoil.cli import output, records, render
+from counterfoil.cli.records import ALL, PAGE, Records, Selection
 from counterfoil.cli.where import LOCAL, AsJson, Source
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.ledger.proof import prove
-from counterfoil.ledger.query import Filter, LedgerReader, StoredRecord
+from counterfoil.record import words
 
 app = App(name="generations", help="Records: list, show, follow, export, replay, compare.")
 
 TAIL_SECONDS: Final = 0.5
-Team = Annotated[str | None, Parameter(help="Only this team's. Locally, every team by default.")]
-Since = Annotated[str | None, Parameter(help="Only later ones: 2h, 7d, 2026-11-01.")]
-Model = Annotated[str | None, Parameter(help="Only this model, provider/model.")]
-Provider = Annotated[str | None, Parameter(help="Only this provider's.")]
-AppId = Annotated[str | None, Parameter(name="--app", help="Only this application's.")]
-Session = Annotated[str | None, Parameter(help="Only this session's.")]
-ErrorCode = Annotated[str | None, Parameter(help="Only with this error code, such as upstream:timeout.")]
-Failed = Annotated[bool | None, Parameter(name="--failed", negative="--succeeded", help="Only failures, or successes.")]
+TAIL_SEEN_MAX: Final = 100_000
+"""Records a follower remembers having shown. Lists go by the time a call began, so a long call is shown after calls
+that began later."""
+PLAIN_WIDTH: Final = 200
+"""The width of a table that no terminal limits."""
 
-
-def chosen(
-    team: str | None,
-    since: str | None,
-    model: str | None,
-    provider: str | None,
-    app_id: str | None,
-    session: str | None,
-    error_code: str | None,
-    failed: bool | None,  # noqa: FBT001  # as the command line gives it
-) -> Filter:
-    """The filter that the options describe."""
-    now = time.time_ns() // 1_000_000
-    since_ms = None
-    if since is not None:
-        moment = moment_ms(since, now)
-        # A duration means "so long ago" here.
-        since_ms = None if moment is None else 2 * now - moment if moment > now else moment
-    return Filter(
-        team_id=team,
-        since_ms=since_ms,
-        model_id=model,
-        provider=provider,
-        app_id=app_id,
-        session_id=session,
-        error_code=error_code,
-        success=None if failed is None else not failed,
-    )
+AnyId = Annotated[str, Parameter(help="Our id (gen_…), or the provider's own.")]
 
 
 @app.command(name="list")
 def list_(
     *,
-    team: Team = None,
-    since: Since = None,
-    model: Model = None,
-    provider: Provider = None,
-    app_id: AppId = None,
-    session: Session = None,
-    error_code: ErrorCode = None,
-    failed: Failed = None,
-    limit: Annotated[int, Parameter(help="At most so many.")] = 50,
+    selection: Selection = ALL,
+    limit: Annotated[int, Parameter(validator=Number(gte=1, lte=PAGE), help="At most so many.")] = 50,
+    cursor: Annotated[str | None, Parameter(help="Go on where a page with --json ended: its `next`.")] = None,
     as_json: AsJson = False,
     source: Source = LOCAL,
 ) -> None:
-    """List records, newest first."""
-    wanted = chosen(team, since, model, provider, app_id, session, error_code, failed)
-    remote = source.remote()
-    if remote is not None:
-        page = remote.get("/v1/generations/search", {**_query(wanted), "limit": limit})
-    else:
-        with _reader(source) as reader:
-            found = reader.page(wanted, None, limit)
-            page = {"data": [_listed(record) for record in found.records], "more": found.next is not None}
-    if as_json:
-        output.json(page)
-    elif page["data"]:
-        _console().print(render.listing(page["data"]))
-    else:
-        sys.stderr.write("There are no such records.\n")
+    """List records, newest first, and what all that were asked for add up to."""
+    with records.opened(source) as ledger:
+        rows = ledger.page(selection, cursor, limit)
+        if as_json:
+            data = b'{"data":[%b],"next":%b}' % (b",".join(rows.data), msgspec.json.encode(rows.next))
+            sys.stdout.write(data.decode() + "\n")
+            return
+        if not rows.data:
+            sys.stderr.write("There are no such records.\n")
+            return
+        _print(render.listing(msgspec.json.decode(row) for row in rows.data))
+        output.lines(_sum(ledger.summary(selection), shown=len(rows.data)))
 
 
 @app.command
 def show(
-    generation_id: Annotated[str, Parameter(help="Our id (gen_…), or the provider's own.")],
+    generation_id: AnyId,
     *,
     proof: Annotated[bool, Parameter(help="Print a proof that anyone can check offline.", negative=())] = False,
     as_json: AsJson = False,
     source: Source = LOCAL,
 ) -> None:
-    """Show one record."""
+    """Show one record: who, when, what, how long, what it cost and why. With --json the record itself."""
     if proof:
         _show_proof(generation_id, source)
         return
-    data = _one(generation_id, source)
+    with records.opened(source) as ledger:
+        data = ledger.one(generation_id)
     if as_json:
-        sys.stdout.write(msgspec.json.format(data, indent=2).decode() + "\n")
+        sys.stdout.write(data.decode() + "\n")
     else:
-        _console().print(render.record(msgspec.json.decode(data)))
+        _print(render.record(msgspec.json.decode(data)))
 
 
 @app.command
-def tail(*, team: Team = None, as_json: AsJson = False, source: Source = LOCAL) -> None:
-    """Follow new records as they are written, until Ctrl-C."""
-    console = _console()
-    for record in _following(Filter(team_id=team, since_ms=time.time_ns() // 1_000_000), source):
-        if as_json:
-            sys.stdout.write(msgspec.json.encode(record).decode() + "\n")
+def tail(
+    *,
+    selection: Selection = ALL,
+    count: Annotated[int, Parameter(name=("--count", "-n"), help="Begin with so many that are there already.")] = 10,
+    once: Annotated[bool, Parameter(help="Print those and end.", negative=())] = False,
+    as_json: AsJson = False,
+    source: Source = LOCAL,
+) -> None:
+    """Follow new records as they are written, until Ctrl-C. One line each; with --json the record."""
+    with records.opened(source) as ledger:
+        for row in _following(ledger, selection, min(count, PAGE), once=once):
+            sys.stdout.write((row.decode() if as_json else _line(msgspec.json.decode(row))) + "\n")
             sys.stdout.flush()
-        else:
-            cost = render.words.cost(record)
-            outcome = "ok" if record["success"] else record["error_code"]
-            line = f"{record['created_at']}  {record['request_id']}  {record['model_id']}  {outcome}  {cost}"
-            console.print(escape(line), highlight=False)
 
 
 @app.command
 def export(
     *,
-    team: Team = None,
-    since: Since = None,
-    model: Model = None,
-    provider: Provider = None,
-    app_id: AppId = None,
-    session: Session = None,
-    error_code: ErrorCode = None,
-    failed: Failed = None,
-    to: Annotated[Path | None, Parameter(help="Write to this file instead of the standard output.")] = None,
+    selection: Selection = ALL,
+    output_file: Annotated[
+        Path | None, Parameter(name=("--output", "-o"), help="Write to this file instead of the standard output.")
+    ] = None,
     source: Source = LOCAL,
 ) -> None:
     """Write every record as a JSON line, newest first, then a manifest with their number and SHA-256."""
-    wanted = chosen(team, since, model, provider, app_id, session, error_code, failed)
-    digest, count = hashlib.sha256(), 0
-    stream = to.open("wb") if to is not None else sys.stdout.buffer
+    if output_file is None:
+        with records.opened(source) as ledger:
+            for line in _exported(ledger, selection):
+                sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        return
+    draft = output_file.with_name(output_file.name + ".part")
     try:
-        for line in _lines(wanted, source):
-            digest.update(line)
-            stream.write(line)
-            count += 1
-        manifest = {"manifest": {"records": count, "sha256": digest.hexdigest()}}
-        stream.write(msgspec.json.encode(manifest) + b"\n")
-        stream.flush()
-    finally:
-        if to is not None:
-            stream.close()
-
-
-def _one(generation_id: str, source: Source) -> bytes:
-    """One record as it is served. The local operator sees everything that is in the folder."""
-    remote = source.remote()
-    if remote is not None:
-        return msgspec.json.encode(remote.get("/v1/generations", {"id": generation_id}))
-    with _reader(source) as reader:
-        stored = reader.find(None, generation_id)
-        if stored is None:
-            raise ConfigError(f"There is no generation {generation_id} in {source.root}.")
-        found = lookup.replayable(lookup.captured(reader, stored))
-        return served(stored.data, stored.chain, stored.capture_state, found)
+        with records.opened(source) as ledger, draft.open("wb") as file:
+            file.writelines(_exported(ledger, selection))
+        draft.replace(output_file)
+    except OSError as error:
+        raise ConfigError(f"{output_file} cannot be written ({error.strerror or error}).") from error
 
 
 def _show_proof(generation_id: str, source: Source) -> None:
     if source.remote() is not None:
-        raise ConfigError("A proof is made from the data folder; use --data.")
-    folder = DataFolder.existing(source.root)
-    with _reader(source) as reader:
-        stored = reader.find(None, generation_id)
-        if stored is None:
-            raise ConfigError(f"There is no generation {generation_id} in {source.root}.")
-        output.json(prove(folder, stored))
+        raise ConfigError("A proof is made from the data folder: use --data on the gateway's machine.")
+    with records.reader(source) as ledger:
+        stored = records.found(ledger, generation_id, str(source.root))
+        output.json(prove(DataFolder.existing(source.root), stored))
 
 
-def _lines(wanted: Filter, source: Source) -> Iterator[bytes]:
-    remote = source.remote()
-    if remote is not None:
-        cursor: str | None = None
-        while True:
-            page = remote.get("/v1/generations/search", {**_query(wanted), "limit": 1000, "cursor": cursor})
-            for record in page["data"]:
-                yield msgspec.json.encode(record) + b"\n"
-            cursor = page["next"]
-            if cursor is None:
-                return
-    with _reader(source) as reader:
-        for stored in reader.each(wanted):
-            yield b'%b,"chain":%b}\n' % (stored.data[:-1], msgspec.json.encode(stored.chain))
+def _exported(ledger: Records, selection: Selection) -> Iterator[bytes]:
+    """The same bytes as ``GET /v1/generations/export``."""
+    digest, count = hashlib.sha256(), 0
+    for row in records.every(ledger, selection):
+        line = row + b"\n"
+        digest.update(line)
+        count += 1
+        yield line
+    yield msgspec.json.encode({"manifest": {"records": count, "sha256": digest.hexdigest()}}) + b"\n"
 
 
-def _following(wanted: Filter, source: Source) -> Iterator[dict[str, Any]]:
-    """New records, oldest first, each once."""
-    seen: set[str] = set()
-    remote = source.remote()
+def _following(ledger: Records, selection: Selection, count: int, *, once: bool) -> Iterator[bytes]:
+    """The newest ``count`` records, then new ones as they come; the oldest first, each once."""
+    seen: OrderedDict[str, None] = OrderedDict()
+    first = True
     while True:
-        if remote is not None:
-            rows: list[dict[str, Any]] = remote.get("/v1/generations/search", {**_query(wanted), "limit": 1000})["data"]
-        else:
-            with _reader(source) as reader:
-                rows = [_listed(record) for record in reader.page(wanted, None, 1000).records]
-        for row in reversed(rows):
-            if row["request_id"] not in seen:
-                seen.add(row["request_id"])
-                yield row
+        fresh = _unseen(ledger, selection, seen)
+        for request_id in fresh:
+            seen[request_id] = None
+        while len(seen) > TAIL_SEEN_MAX:
+            seen.popitem(last=False)
+        yield from reversed(list(fresh.values())[: count if first else None])
+        if once:
+            return
+        first = False
         time.sleep(TAIL_SECONDS)
 
 
-def _listed(record: StoredRecord) -> dict[str, Any]:
-    value: dict[str, Any] = msgspec.json.decode(record.data)
-    value["chain"] = msgspec.to_builtins(record.chain)
-    return value
+def _unseen(ledger: Records, selection: Selection, seen: Collection[str]) -> dict[str, bytes]:
+    """The records of the newest pages, back to one that holds a record already seen; at first, of one page."""
+    fresh: dict[str, bytes] = {}
+    cursor: str | None = None
+    while True:
+        rows = ledger.page(selection, cursor, PAGE)
+        named = {_identity(row): row for row in rows.data}
+        unseen = {request_id: row for request_id, row in named.items() if request_id not in seen}
+        fresh |= unseen
+        cursor = rows.next
+        if cursor is None or not seen or len(unseen) < len(named):
+            return fresh
 
 
-def _query(wanted: Filter) -> dict[str, str | int | None]:
-    """The filter as the control plane's query parameters."""
-    names = {"team_id": "team", "app_id": "app", "key_id": "key", "model_id": "model", "session_id": "session"}
-    chosen_values = msgspec.structs.asdict(wanted)
-    return {
-        names.get(name, name): str(value).lower() if isinstance(value, bool) else value
-        for name, value in chosen_values.items()
-        if value is not None
-    }
+def _identity(row: bytes) -> str:
+    return msgspec.json.decode(row, type=_Identity).request_id
 
 
-@contextmanager
-def _reader(source: Source) -> Generator[LedgerReader]:
-    """The ledger of a source, closed at the end."""
-    reader = LedgerReader(DataFolder.existing(source.root))
-    try:
-        yield reader
-    finally:
-        reader.close()
+class _Identity(msgspec.Struct):
+    request_id: str
 
 
-def _console() -> Console:
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
+def _line(value: dict[str, Any]) -> str:
+    said = "ok" if value["success"] else value["error_code"]
+    tokens = "-" if value["usage"]["source"] == "absent" else f"{value['usage']['total_tokens']} tokens"
+    parts = (
+        value["created_at"],
+        value["request_id"],
+        str(value["status_code"]),
+        said,
+        value["model_id"],
+        tokens,
+        words.duration(value["generation_ms"]),
+        words.cost(value["cost_nanos"], value["cost_state"]),
+    )
+    return "  ".join(words.printable(part) for part in parts)
+
+
+def _sum(summary: dict[str, Any], shown: int) -> str:
+    cost = words.total(
+        summary["cost_nanos"],
+        records=summary["records"],
+        unknown=summary["unknown_cost"],
+        partial=summary["partial_cost"],
+        estimated=summary["estimated_cost"],
+    )
+    tokens = f"{summary['prompt_tokens']:,} tokens in, {summary['completion_tokens']:,} out"
+    return f"{shown} of {summary['records']:,} records, {summary['errors']:,} failed · {tokens} · cost {cost}"
+
+
+def _print(renderable: RenderableType) -> None:
+    """Print for people: as wide as the terminal, or wide enough for everything where there is none."""
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    Console(file=sys.stdout, width=width, highlight=False).print(renderable)

@@ -1,4 +1,4 @@
-"""``counterfoil ledger``: is everything there, and is it what it was?"""
+"""``counterfoil ledger``: whether everything is there and is what it was, and what it comes to."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from counterfoil.cli import output
-from counterfoil.cli.generations import Failed, Model, Provider, Since, Team, chosen
+from counterfoil.cli.records import ALL, Selection
 from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source
-from counterfoil.errors import ConfigError, GatewayFault
+from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import books, database
 from counterfoil.ledger.intents import IntentLog, writer_numbers
@@ -38,8 +38,10 @@ BROKEN = 1
 @app.command
 def stats(*, as_json: AsJson = False, source: Source = LOCAL) -> None:
     """Show the ledger's figures: records, open intents, bodies, bytes."""
-    if source.remote() is not None:
-        raise ConfigError("The ledger's figures are read from the data folder; over HTTP ask /metrics.")
+    remote = source.remote()
+    if remote is not None:
+        output.details(remote.get("/v1/ledger"), as_json=as_json)
+        return
     reader = LedgerReader(DataFolder.existing(source.root))
     try:
         output.details(reader.stats(), as_json=as_json)
@@ -59,9 +61,7 @@ def verify(
     folder = DataFolder.existing(place.root)
     began = time.monotonic()
     try:
-        report = Verifier(
-            folder, now_ms=time.time_ns() // 1_000_000, deep=not chain_only, witness=witness
-        ).run()
+        report = Verifier(folder, now_ms=time.time_ns() // 1_000_000, deep=not chain_only, witness=witness).run()
     except apsw.Error as error:
         raise GatewayFault("ledger_unavailable", f"The ledger cannot be read ({error}).") from error
     problems: list[dict[str, Any]] = [msgspec.to_builtins(problem) for problem in report.problems]
@@ -126,17 +126,13 @@ def reprice_(
     *,
     book: Annotated[str | None, Parameter(help="A stored book's hash; the newest catalogue by default.")] = None,
     prices_file: Annotated[Path | None, Parameter(help="Lay this price file over the newest catalogue.")] = None,
-    team: Team = None,
-    since: Since = None,
-    model: Model = None,
-    provider: Provider = None,
-    failed: Failed = None,
+    selection: Selection = ALL,
     as_json: AsJson = False,
     place: Place = HERE,
 ) -> None:
     """Show what the calls would have cost under another book. Nothing is changed."""
     folder = DataFolder.existing(place.root)
-    wanted = chosen(team, since, model, provider, None, None, None, failed)
+    wanted = selection.filter()
     other = _other_book(folder, book, prices_file)
     comparison = Comparison()
     reader = LedgerReader(folder)
@@ -206,16 +202,16 @@ def _price_problems(folder: DataFolder) -> list[dict[str, Any]]:
             book = known.get(record.book)
             if book is None:
                 book = known[record.book] = books.load(folder.books, record.book)
-            for message in differences(book, record):
-                problems.append(
-                    {
-                        "kind": "price",
-                        "writer": stored.chain.writer,
-                        "sequence": stored.chain.sequence,
-                        "request_id": stored.id,
-                        "message": message,
-                    }
-                )
+            problems += [
+                {
+                    "kind": "price",
+                    "writer": stored.chain.writer,
+                    "sequence": stored.chain.sequence,
+                    "request_id": stored.id,
+                    "message": message,
+                }
+                for message in differences(book, record)
+            ]
     finally:
         reader.close()
     return problems

@@ -59,13 +59,24 @@ class Remote:
         self, method: str, path: str, query: Mapping[str, str | int | None] | None = None, body: object = None
     ) -> Any:
         """The JSON answer to a request whose body, if any, is JSON; None when the answer is empty."""
-        answer = self.send(method, path, query, None if body is None else msgspec.json.encode(body))
-        if answer.status >= 400:
-            raise ConfigError(self._refused(answer))
+        data = self.read(path, query, method, None if body is None else msgspec.json.encode(body))
         try:
-            return msgspec.json.decode(answer.body) if answer.body else None
+            return msgspec.json.decode(data) if data else None
         except msgspec.DecodeError as error:
             raise ConfigError(f"{self._url} did not answer as a Counterfoil gateway does.") from error
+
+    def read(
+        self,
+        path: str,
+        query: Mapping[str, str | int | None] | None = None,
+        method: str = "GET",
+        body: bytes | None = None,
+    ) -> bytes:
+        """The body of an answer as it came. Raises :class:`ConfigError` when the gateway refuses."""
+        answer = self.send(method, path, query, body)
+        if answer.status >= 400:
+            raise ConfigError(self._refused(answer))
+        return answer.body
 
     def send(
         self,

@@ -60,7 +60,9 @@ def record(value: dict[str, Any]) -> RenderableType:
     if len(value["attempts"]) > 1 or (value["attempts"] and not value["success"]):
         parts += [Text(), attempts(value["attempts"])]
     title = Text(words.printable(value["request_id"]), style="bold")
-    return Panel(Group(*parts), title=title, title_align="left", border_style=_STYLES[bool(value["success"])])
+    return Panel(
+        Group(*parts), title=title, title_align="left", expand=False, border_style=_STYLES[bool(value["success"])]
+    )
 
 
 def listing(values: Iterable[dict[str, Any]]) -> Table:
@@ -199,8 +201,8 @@ def _parts(details: dict[str, int] | None) -> str:
 
 def _cost(value: dict[str, Any]) -> Text:
     said = _text(words.cost(value["cost_nanos"], value["cost_state"]), "bold")
-    if value["cost_state"] != "exact":
-        said.append(f"  {words.printable(value['cost_state'])}", "yellow")
+    if value["cost_state"] in ("estimated", "partial"):
+        said.append(f"  {value['cost_state']}", "yellow")
     if value.get("cost_reason"):
         said.append(f" – {words.printable(value['cost_reason'])}")
     if value.get("provider_cost_nanos") is not None:
