@@ -59,7 +59,11 @@ def answer(number: int) -> bytes:
             "created": 1795000000 + number,
             "model": "gpt-4o-mini-2024-07-18",
             "choices": [
-                {"index": 0, "message": {"role": "assistant", "content": text, "refusal": None}, "finish_reason": "stop"}
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": text, "refusal": None},
+                    "finish_reason": "stop",
+                }
             ],
             "usage": {"prompt_tokens": 61, "completion_tokens": 122, "total_tokens": 183},
             "service_tier": "default",
@@ -87,7 +91,11 @@ LINES = (
     line("output_tokens", 122, 600_000_000),
 )
 USAGE = Usage(
-    61, 122, 183, {"cached_tokens": 0, "audio_tokens": 0}, {"reasoning_tokens": 0, "audio_tokens": 0},
+    61,
+    122,
+    183,
+    {"cached_tokens": 0, "audio_tokens": 0},
+    {"reasoning_tokens": 0, "audio_tokens": 0},
     source=UsageSource.REPORTED,
 )
 
@@ -170,8 +178,17 @@ async def drive(ledger: Ledger | Nothing, ids: list[str], in_flight: int, second
         nonlocal done, admitting
         for each in records:
             intent = Intent(
-                each.request_id, 1795000000000, each.team_id, "web", each.key_id, each.endpoint, each.model_id,
-                each.requested_model, each.provider, False, False,
+                each.request_id,
+                1795000000000,
+                each.team_id,
+                "web",
+                each.key_id,
+                each.endpoint,
+                each.model_id,
+                each.requested_model,
+                each.provider,
+                False,
+                False,
             )
             a = time.perf_counter()
             slot = ledger.admit(intent)
@@ -232,7 +249,17 @@ def main() -> None:
     parser.add_argument("--metadata", action="store_true", help="keep no bodies")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    columns = ("batch", "rate", "cpu_us", "writer_us", "loop_us", "admit_us", "wait_p50_ms", "wait_p99_ms", "bytes_a_record")
+    columns = (
+        "batch",
+        "rate",
+        "cpu_us",
+        "writer_us",
+        "loop_us",
+        "admit_us",
+        "wait_p50_ms",
+        "wait_p99_ms",
+        "bytes_a_record",
+    )
     print("in flight", *(f"{name:>14}" for name in columns))
     table = []
     for in_flight in given.in_flight:
@@ -240,9 +267,7 @@ def main() -> None:
         for _ in range(given.rounds):
             root = Path(tempfile.mkdtemp(dir=Path.cwd() if os.access(Path.cwd(), os.W_OK) else None, prefix=".ledger-"))
             try:
-                rounds.append(
-                    uvloop.run(measure(root, in_flight, given.seconds, not given.metadata, given.durability))
-                )
+                rounds.append(uvloop.run(measure(root, in_flight, given.seconds, not given.metadata, given.durability)))
             finally:
                 shutil.rmtree(root)
         median = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}

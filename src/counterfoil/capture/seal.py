@@ -2,8 +2,8 @@
 
 Keys, from the outside in:
 
-* The folder's secret ``kek`` never encrypts anything itself; HKDF-SHA-256 derives one key a purpose from it, so a flaw in
-  one use cannot reach another. This module's purpose is wrapping data keys.
+* The folder's secret ``kek`` never encrypts anything itself; HKDF-SHA-256 derives one key a purpose from it, so a
+  flaw in one use cannot reach another. This module's purpose is wrapping data keys.
 * Each team has data keys of 32 random bytes, stored wrapped (AES-256-GCM under the derived key, random 96-bit nonce, a
   handful of wraps in a folder's life). The newest seals; all of them open. Destroying a team's rows destroys every body
   the team ever had, in backups of the database too, once the team's row is gone from them or the secret is.
@@ -19,12 +19,13 @@ A sealed blob::
 The header (without the nonce), the record's id and the team are authenticated with every blob: a body moved to another
 record or another team, or given another codec, does not open.
 
-Nonces. A GCM nonce must never come twice under one key. A sealer draws 64 random bits when it is made and counts in the
-other 32; when the counter ends it draws again. Within a sealer nonces cannot repeat. Two sealers share a prefix under one
-key with a chance of n²/2⁶⁵ for n sealers ever made on this folder: after a million starts, 3·10⁻⁸. NIST SP 800-38D allows
-2⁻³² for randomly drawn nonces after 2³² messages; this construction is at that level after two million starts, whatever
-the number of messages. Rejected: 96 random bits a message (a system call each, and a limit of 2³² messages a key), and the
-record's id as the nonce (an id is unique only as long as nobody restores a clock and a random generator's state).
+Nonces. A GCM nonce must never come twice under one key. A sealer draws 64 random bits when it is made and counts in
+the other 32; when the counter ends it draws again. Within a sealer nonces cannot repeat. Two sealers share a prefix
+under one key with a chance of n²/2⁶⁵ for n sealers ever made on this folder: after a million starts, 3·10⁻⁸. NIST SP
+800-38D allows 2⁻³² for randomly drawn nonces after 2³² messages; this construction is at that level after two million
+starts, whatever the number of messages. Rejected: 96 random bits a message (a system call each, and a limit of 2³²
+messages a key), and the record's id as the nonce (an id is unique only as long as nobody restores a clock and a
+random generator's state).
 
 Compression before encryption reveals lengths. An attacker who could choose part of a body and watch the size of the
 blob could guess at the rest; whoever can watch the database's blobs already holds the data folder.
@@ -115,7 +116,9 @@ class KeyRing:
         try:
             return AESGCM(self._wrapping.decrypt(nonce, sealed, _WRAP_PURPOSE + team_id.encode()))
         except (InvalidTag, ValueError) as error:
-            raise BodyUnreadable(f"The data key {stored.key_id} does not unwrap; is this the folder's secret?") from error
+            raise BodyUnreadable(
+                f"The data key {stored.key_id} does not unwrap; is this the folder's secret?"
+            ) from error
 
 
 class Sealer:
@@ -128,7 +131,7 @@ class Sealer:
         self._prefix = entropy(_NONCE_PREFIX_BYTES)
         self._counter = 0
         dictionary = _dictionary_1()
-        dictionary.precompute_compress(level=_SMALL_LEVEL)
+        dictionary.precompute_compress(level=_SMALL_LEVEL)  # pyright: ignore[reportUnknownMemberType]
         self._small = zstandard.ZstdCompressor(level=_SMALL_LEVEL, dict_data=dictionary, write_dict_id=False).compress
         self._middle = zstandard.ZstdCompressor(level=3).compress
         self._large = zstandard.ZstdCompressor(level=1).compress
@@ -180,7 +183,7 @@ class Opener:
     def open(self, team_id: str, record_id: bytes, sealed: bytes) -> bytes:
         """The body in ``sealed``. Raises :class:`BodyUnreadable`."""
         head = sealed[:_HEAD_BYTES]
-        key_id = int.from_bytes(head[1:], "little")
+        key_id = key_id_of(sealed)
         key = self._keys.get((team_id, key_id))
         if key is None:
             key = self._keys[team_id, key_id] = self._ring.key(team_id, key_id)
@@ -201,6 +204,11 @@ class Opener:
         if codec == ZSTD_DICTIONARY_1:
             return self._zstd_dictionary_1.decompress(packed, max_output_size=BODY_BYTES_MAX)
         raise BodyUnreadable(f"The body was sealed with codec {codec}, which this version does not know.")
+
+
+def key_id_of(sealed: bytes) -> int:
+    """The data key that a sealed blob names."""
+    return int.from_bytes(sealed[1:_HEAD_BYTES], "little")
 
 
 def derive(secret: bytes, purpose: bytes) -> bytes:

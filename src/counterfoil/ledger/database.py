@@ -26,7 +26,7 @@ PAGE_BYTES: Final = 4096
 APPLICATION_ID: Final = 0x43_46_4C_31  # "CFL1"
 
 BUSY_WAIT_S: Final = 5.0
-"""How long a statement waits for another process's lock. A holder needs a millisecond; a stopped one must not hang us."""
+"""How long a statement waits for another process's lock: a holder needs a millisecond, a stopped one may hold on."""
 
 WAL_BYTES: Final = 16 * 1024 * 1024
 """The log is made this long at once and then reused from the start: writing inside a file is cheaper to sync than
@@ -115,6 +115,20 @@ def migrate(connection: apsw.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def has_this_schema(connection: apsw.Connection) -> bool:
+    """Whether the tables are exactly those of the newest schema."""
+    fresh = apsw.Connection(":memory:")
+    try:
+        fresh.execute(sql.schema())
+        wanted = list(fresh.execute(_TABLES))
+    finally:
+        fresh.close()
+    return wanted == list(connection.execute(_TABLES))
+
+
+_TABLES = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name"
 
 
 def extend_log(connection: apsw.Connection, path: Path) -> None:

@@ -126,9 +126,7 @@ class IntentLog:
 
     def open_intents(self) -> list[tuple[int, Intent | None]]:
         """Every open slot with its intent; None for a slot whose payload is damaged (torn by a power loss)."""
-        return [
-            (slot, _read(self._map, slot)) for slot in range(SLOTS) if self._map[slot * SLOT_BYTES] == _OPEN
-        ]
+        return [(slot, _read(self._map, slot)) for slot in range(SLOTS) if self._map[slot * SLOT_BYTES] == _OPEN]
 
     def clear(self) -> None:
         """Free every slot, after recovery has written their records."""

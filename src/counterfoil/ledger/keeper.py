@@ -1,9 +1,10 @@
 """Copies the write-ahead log back into the database, away from the writer.
 
-SQLite appends commits to a log; somebody must copy the pages back (a *checkpoint*), and only after all of it is copied
-does the next commit start again at the log's beginning. Copying costs milliseconds, so this thread does nearly all of it
-while commits go on (a passive checkpoint never blocks them). What was committed meanwhile is left over; the writer copies
-that small rest itself between two batches, when it knows that nothing is being appended, and the log starts anew.
+SQLite appends commits to a log; somebody must copy the pages back (a *checkpoint*), and only after all of it is
+copied does the next commit start again at the log's beginning. Copying costs milliseconds, so this thread does nearly
+all of it while commits go on (a passive checkpoint never blocks them). What was committed meanwhile is left over; the
+writer copies that small rest itself between two batches, when it knows that nothing is being appended, and the log
+starts anew.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LOG_PAGES: Final = 2048
 """Pages in the log (8 MiB) that call for a checkpoint."""
 
 LOG_PAGES_MAX: Final = 8 * LOG_PAGES
-"""Pages at which readers or other writers have kept the log from starting anew for too long: then commits wait for it."""
+"""Pages at which readers or other writers have kept the log from starting anew too long: then commits wait for it."""
 
 _log = logging.getLogger(__name__)
 

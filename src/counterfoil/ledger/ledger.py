@@ -91,9 +91,7 @@ class Ledger:
         def connect() -> Connected:
             connection = database.open_writer(path, durability, vfs)
             ring = KeyRing(secret, StoredKeys(connection, now_ms()), entropy)
-            return Connected(
-                connection, Store(connection, log.number), RowMaker(Sealer(ring, entropy), retention_days)
-            )
+            return Connected(connection, Store(connection, log.number), RowMaker(Sealer(ring, entropy), retention_days))
 
         reserve = Reserve(folder.root / "reserve")
         try:

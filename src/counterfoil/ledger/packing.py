@@ -1,11 +1,11 @@
 """Records at rest: the canonical bytes, compressed against a record every reader knows.
 
-A record has about 2 KiB, nine tenths of it field names. Against a dictionary that holds a whole record it packs to some 300
-bytes in 3 µs, which is less than the kernel takes to write the bytes saved. What is hashed, chained and served are the
-canonical bytes; packing is the ledger's own business.
+A record has about 2 KiB, nine tenths of it field names. Against a dictionary that holds a whole record it packs to
+some 300 bytes in 3 µs, which is less than the kernel takes to write the bytes saved. What is hashed, chained and
+served are the canonical bytes; packing is the ledger's own business.
 
-A packed record begins with its codec: 0 plain, 1 zstd with dictionary 1. The dictionary is part of the format and is never
-edited; a better one is added under a new number.
+A packed record begins with its codec: 0 plain, 1 zstd with dictionary 1. The dictionary is part of the format and is
+never edited; a better one is added under a new number.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _DICTIONARY_1_CODE = bytes([DICTIONARY_1])
 _TEXT_1: Final = (
     '"error_code":"upstream:timeout","error_message":"The provider did not answer in time."'
     '"error_code":"upstream:rate_limited","error_message":"The provider is over its rate limit."'
-    '"error_code":"user:client_disconnected","error_message":"The client closed the connection before the answer ended."'
+    '"error_code":"user:client_disconnected","error_message":"'
+    'The client closed the connection before the answer ended."'
     '"error_code":"user:provider_rejected","error_message":"The provider rejected the request."'
     '"error_code":"gateway:interrupted","error_message":"The gateway stopped before this call ended."'
     '"status_code":502,"success":false,"status_code":429,"success":false,"status_code":499,"status_code":400,'
@@ -67,7 +68,7 @@ class Packer:
 
     def __init__(self) -> None:
         dictionary = _dictionary_1()
-        dictionary.precompute_compress(level=_LEVEL)
+        dictionary.precompute_compress(level=_LEVEL)  # pyright: ignore[reportUnknownMemberType]
         self._compress = zstandard.ZstdCompressor(level=_LEVEL, dict_data=dictionary, write_dict_id=False).compress
 
     def pack(self, data: bytes) -> bytes:

@@ -1,9 +1,9 @@
 """A proof that one record stands in a signed ledger, checkable with this JSON and the public key alone.
 
 The proof walks from the record to a signature without showing another record: the record's canonical bytes and the
-digest before it give its digest; that digest with its group's others gives the group's hash; the group hashes give the
-root that the checkpoint's statement holds; the statement is signed. ``docs/guarantees.md`` has the steps, and a script of
-a few lines that shares no code with this one.
+digest before it give its digest; that digest with its group's others gives the group's hash; the group hashes give
+the root that the checkpoint's statement holds; the statement is signed. ``docs/guarantees.md`` has the steps, and a
+script of a few lines that shares no code with this one.
 """
 
 from __future__ import annotations
@@ -36,25 +36,27 @@ def prove(folder: DataFolder, stored: StoredRecord) -> dict[str, Any]:
         covering = connection.execute(QUERIES["covering_checkpoint"], (writer, sequence)).get
         if covering is None:
             raise ConfigError("No checkpoint covers this record yet. Make one: counterfoil ledger checkpoint")
-        _, first, last, statement, signature = covering
-        rows = connection.execute(QUERIES["stretch"], (writer, max(first - 1, 1), last))
-        digests = {number: digest for number, digest in rows}
+        first, last, last_seq, statement, signature = covering
+        stretch: list[tuple[int, bytes]] = list(
+            connection.execute(QUERIES["stretch"], (last_seq, writer, last - first + 2))
+        )
     finally:
         connection.close()
-    stretch = [digests[number] for number in range(first, last + 1)]
+    digests = dict(stretch)
+    digests[0] = codec.GENESIS
+    stretch_digests = [digests[number] for number in range(first, last + 1)]
     at = sequence - first
     group = at // GROUP
-    previous = digests[sequence - 1] if sequence > 1 else codec.GENESIS
     return {
         "version": VERSION,
         "request_id": stored.id,
         "record": stored.data.decode(),
         "chain": msgspec.to_builtins(stored.chain),
-        "previous": previous.hex(),
+        "previous": digests[sequence - 1].hex(),
         "place": at % GROUP,
-        "group": [digest.hex() for digest in stretch[group * GROUP : (group + 1) * GROUP]],
+        "group": [digest.hex() for digest in stretch_digests[group * GROUP : (group + 1) * GROUP]],
         "group_number": group,
-        "groups": [digest.hex() for digest in groups(stretch)],
+        "groups": [digest.hex() for digest in groups(stretch_digests)],
         "statement": statement.decode(),
         "signature": signature.hex(),
         "public_key": Signer(folder.secret("signing"), lambda: 0).public_key.hex(),

@@ -102,9 +102,6 @@ SELECT key_id, wrapped FROM data_keys WHERE key_id = ?
 -- name: add_data_key
 INSERT INTO data_keys (team_id, created_at_ms, wrapped) VALUES (?, ?, ?) RETURNING key_id
 
--- name: destroy_data_keys
-DELETE FROM data_keys WHERE team_id = ?
-
 -- name: add_checkpoint
 INSERT INTO checkpoints (writer, first_sequence, last_sequence, last_seq, statement, signature)
 VALUES (?, ?, ?, ?, ?, ?)
@@ -116,7 +113,7 @@ ORDER BY last_sequence DESC, number DESC LIMIT 1
 
 -- name: covering_checkpoint
 -- The checkpoint that covers one place of one writer's chain.
-SELECT number, first_sequence, last_sequence, statement, signature FROM checkpoints
+SELECT first_sequence, last_sequence, last_seq, statement, signature FROM checkpoints
 WHERE writer = ?1 AND last_sequence >= ?2 AND first_sequence <= ?2 ORDER BY last_sequence LIMIT 1
 
 -- name: checkpoints
@@ -125,6 +122,66 @@ SELECT number, writer, first_sequence, last_sequence, statement, signature FROM 
 -- name: chain_records
 -- Everything the verification of the chain reads, in the order of commit.
 SELECT seq, writer, sequence, digest, record FROM generations WHERE seq > ?1 ORDER BY seq
+
+-- name: deep_records
+-- What the deep verification adds: each record's bodies and its erasure. The columns follow GENERATION_COLUMNS from id on.
+SELECT g.seq, g.writer, g.sequence, b.sealed, e.erased_at_ms, e.reason, e.signature,
+    g.id, g.created_at_ms, g.team_id, g.app_id, g.key_id, g.endpoint, g.model_id, g.provider, g.stream, g.byok,
+    g.status_code, g.error_code, g.latency_us, g.generation_us, g.prompt_tokens, g.completion_tokens, g.cost_nanos,
+    g.cost_state, g.capture_state, g.expires_at_ms, g.native_response_id, g.native_key, g.session_id, g.session_key,
+    g.replay_of, g.replay_key, g.end_user, g.end_user_key, g.record
+FROM generations g LEFT JOIN bodies b ON b.seq = g.seq LEFT JOIN erasures e ON e.seq = g.seq ORDER BY g.seq
+
+-- name: chain_digest
+-- The digest at one place of one writer's chain.
+SELECT digest FROM generations WHERE writer = ? AND sequence = ?
+
+-- name: stray_rows
+-- Rows of the other tables that no record explains.
+SELECT 'bodies', count(*) FROM bodies WHERE seq NOT IN (SELECT seq FROM generations)
+UNION ALL
+SELECT 'erasures', count(*) FROM erasures WHERE seq NOT IN (SELECT seq FROM generations)
+
+-- name: derived_differences
+-- How many rows each derived table has too few or too many.
+WITH done (seq) AS (SELECT seq FROM indexed WHERE one = 1)
+SELECT 'by_team', count(*) FROM (
+    SELECT * FROM (
+        SELECT team_id, created_at_ms, seq FROM generations WHERE seq <= (SELECT seq FROM done)
+        EXCEPT SELECT team_id, created_at_ms, seq FROM by_team)
+    UNION ALL SELECT * FROM (
+        SELECT team_id, created_at_ms, seq FROM by_team
+        EXCEPT SELECT team_id, created_at_ms, seq FROM generations WHERE seq <= (SELECT seq FROM done)))
+UNION ALL SELECT 'by_time', count(*) FROM (
+    SELECT * FROM (
+        SELECT created_at_ms, seq FROM generations WHERE seq <= (SELECT seq FROM done)
+        EXCEPT SELECT created_at_ms, seq FROM by_time)
+    UNION ALL SELECT * FROM (
+        SELECT created_at_ms, seq FROM by_time
+        EXCEPT SELECT created_at_ms, seq FROM generations WHERE seq <= (SELECT seq FROM done)))
+UNION ALL SELECT 'by_value', count(*) FROM (
+    WITH wanted (kind, segment, key, seq) AS (
+        SELECT 1, seq >> 16, native_key, seq FROM generations WHERE native_key NOT NULL
+        UNION ALL SELECT 2, seq >> 16, session_key, seq FROM generations WHERE session_key NOT NULL
+        UNION ALL SELECT 3, seq >> 16, replay_key, seq FROM generations WHERE replay_key NOT NULL
+        UNION ALL SELECT 4, seq >> 16, end_user_key, seq FROM generations WHERE end_user_key NOT NULL)
+    SELECT * FROM (
+        SELECT kind, segment, key, seq FROM wanted WHERE seq <= (SELECT seq FROM done)
+        EXCEPT SELECT kind, segment, key, seq FROM by_value)
+    UNION ALL SELECT * FROM (
+        SELECT kind, segment, key, seq FROM by_value
+        EXCEPT SELECT kind, segment, key, seq FROM wanted WHERE seq <= (SELECT seq FROM done)))
+UNION ALL SELECT 'by_expiry', count(*) FROM (
+    SELECT g.expires_at_ms / 3600000, g.seq FROM generations g JOIN bodies b ON b.seq = g.seq
+    WHERE g.expires_at_ms NOT NULL AND g.seq <= (SELECT seq FROM done)
+    EXCEPT SELECT hour, seq FROM by_expiry)
+UNION ALL SELECT 'writers', count(*) FROM (
+    SELECT * FROM (
+        SELECT writer, max(seq) FROM generations WHERE seq <= (SELECT seq FROM done) GROUP BY writer
+        EXCEPT SELECT writer, seq FROM writers)
+    UNION ALL SELECT * FROM (
+        SELECT writer, seq FROM writers
+        EXCEPT SELECT writer, max(seq) FROM generations WHERE seq <= (SELECT seq FROM done) GROUP BY writer))
 
 -- name: expired
 -- Bodies whose hour has passed and whose time has come. Only hours wholly indexed are swept.
@@ -141,8 +198,8 @@ DELETE FROM by_expiry WHERE hour = ? AND seq = ?
 INSERT OR IGNORE INTO erasures (seq, erased_at_ms, reason, signature) VALUES (?, ?, ?, ?)
 
 -- name: stretch
--- The digests of a stretch of one writer's chain, by their numbers.
-SELECT sequence, digest FROM generations WHERE writer = ?1 AND sequence BETWEEN ?2 AND ?3
+-- The last digests of one writer's chain up to a seq, newest first.
+SELECT sequence, digest FROM generations WHERE seq <= ?1 AND writer = ?2 ORDER BY seq DESC LIMIT ?3
 
 -- name: records_after
 -- Records behind a place, in the order of commit.

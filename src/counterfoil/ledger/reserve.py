@@ -1,8 +1,8 @@
 """Disk kept back, so that calls in flight can still be recorded when the disk is full.
 
-A file of :data:`RESERVE_BYTES` is allocated when the ledger opens. When a write finds no space the file is given up and
-the write tried again; new calls are refused until the file could be allocated again. The gateway refuses before that point
-too, when less than the reserve's size is free beside it.
+A file of :data:`RESERVE_BYTES` is allocated when the ledger opens. When a write finds no space the file is given up
+and the write tried again; new calls are refused until the file could be allocated again. The gateway refuses before
+that point too, when less than the reserve's size is free beside it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Reserve:
         self._size = size
 
     def take(self) -> bool:
-        """Allocate the reserve, or find it allocated. False when the disk has too little space for it and as much again."""
+        """Allocate the reserve, or find it allocated. False when there is no space for it and as much again."""
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:

@@ -1,8 +1,8 @@
 """A settlement becomes a row: bodies sealed, canonical bytes made, columns picked. Everything but its place.
 
-A settlement that cannot become a row (a lone surrogate in a text, a number that no column holds) must neither stop its
-batch nor vanish. It is cleaned and tried again; should that fail too, its call still gets a record, of the bare facts, with
-``gateway:internal``.
+A settlement that cannot become a row (a lone surrogate in a text, a number that no column holds) must neither stop
+its batch nor vanish. It is cleaned and tried again; should that fail too, its call still gets a record, of the bare
+facts, with ``gateway:internal``.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ UNFIT: Final = (
 
 GENERATION_COLUMNS: Final = (
     "seq, writer, sequence, digest, id, created_at_ms, team_id, app_id, key_id, endpoint, model_id, provider, stream, "
-    "byok, status_code, error_code, latency_us, generation_us, prompt_tokens, completion_tokens, cost_nanos, cost_state, "
-    "capture_state, expires_at_ms, native_response_id, native_key, session_id, session_key, replay_of, replay_key, "
-    "end_user, end_user_key, record"
+    "byok, status_code, error_code, latency_us, generation_us, prompt_tokens, completion_tokens, cost_nanos, "
+    "cost_state, capture_state, expires_at_ms, native_response_id, native_key, session_id, session_key, "
+    "replay_of, replay_key, end_user, end_user_key, record"
 )
 
 _NUL_FREE = str.maketrans({"\0": "�"})
@@ -68,7 +68,9 @@ class RowMaker:
         self._pack = Packer().pack
         self._retention_days = retention_days
         self._uncaptured = {
-            (policy, state): CaptureInfo(policy=policy, state=state) for policy in CapturePolicy for state in CaptureState
+            (policy, state): CaptureInfo(policy=policy, state=state)
+            for policy in CapturePolicy
+            for state in CaptureState
         }
 
     def row(self, settlement: Settlement, future: Any) -> Row:

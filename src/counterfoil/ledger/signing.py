@@ -1,14 +1,14 @@
 """Signed checkpoints: what a writer's chain was at a moment, in a form that a third party can keep and check.
 
-A chain of digests shows any change to a record behind a digest that somebody remembers. Checkpoints are that memory: every
-:data:`PERIOD_S` with news, every :data:`IDLE_PERIOD_S` without, and after :data:`RECORDS_MAX` records in any case, the
-writer signs (Ed25519) where its chain stands. Kept in the ledger they reveal edits by whoever has no key; written to a
-second place as well they reveal a truncated or rolled-back ledger, for the place remembers a sequence the ledger no longer
-has.
+A chain of digests shows any change to a record behind a digest that somebody remembers. Checkpoints are that memory:
+every :data:`PERIOD_S` with news, every :data:`IDLE_PERIOD_S` without, and after :data:`RECORDS_MAX` records in any
+case, the writer signs (Ed25519) where its chain stands. Kept in the ledger they reveal edits by whoever has no key;
+written to a second place as well they reveal a truncated or rolled-back ledger, for the place remembers a sequence
+the ledger no longer has.
 
-A statement also commits to every digest of its stretch of the chain, through ``root``: digests in groups of 64, each group
-hashed, the group hashes hashed. So one record can be proven under a checkpoint by at most 63 neighbouring digests and 64
-group hashes, without showing a byte of any other record.
+A statement also commits to every digest of its stretch of the chain, through ``root``: digests in groups of 64, each
+group hashed, the group hashes hashed. So one record can be proven under a checkpoint by at most 63 neighbouring
+digests and 64 group hashes, without showing a byte of any other record.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ _CHECKPOINT_PURPOSE = b"counterfoil/checkpoint/1\0"
 
 
 class Statement(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a checkpoint says. ``first_sequence`` … ``last_sequence`` is the stretch since the one before (empty: first is
-    last plus one); ``digest`` the chain's end, ``root`` the commitment to the stretch's digests, both in hex."""
+    """What a checkpoint says.
+
+    ``first_sequence`` … ``last_sequence`` is the stretch since the one before (empty: first is last plus one);
+    ``digest`` is the chain's end and ``root`` the commitment to the stretch's digests, both in hex.
+    """
 
     version: int
     writer: str
@@ -66,9 +69,13 @@ class Signer:
         self._witness = witness
         self.public_key = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
-    def checkpoint(self, writer: int, last_sequence: int, digest: bytes, stretch: Sequence[bytes]) -> tuple[bytes, bytes]:
-        """The canonical statement and its signature for a chain that ends at ``digest``; ``stretch`` has the digests
-        since the last checkpoint, in order."""
+    def checkpoint(
+        self, writer: int, last_sequence: int, digest: bytes, stretch: Sequence[bytes]
+    ) -> tuple[bytes, bytes]:
+        """The canonical statement and its signature for a chain that ends at ``digest``.
+
+        ``stretch`` has the digests since the last checkpoint, in order.
+        """
         statement = msgspec.json.encode(
             Statement(
                 version=1,

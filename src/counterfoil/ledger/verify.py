@@ -1,23 +1,32 @@
 """Checking that nothing was altered, lost or put in: every promise a ledger makes about itself, recomputed.
 
-What is checked, for each writer's chain in the order of commit:
+The chain, at more than 100,000 records a second and core:
 
-- *sequence*: 1, 2, 3 … without a gap or a repeat;
+- *sequence*: each writer's records count 1, 2, 3 … in the order of commit, without a gap or a repeat;
 - *digest*: SHA-256 over the digest before it and the record's canonical bytes, so any edit, swap or insertion shows;
-- *record*: the bytes decode, the columns that lists and sums use say what the bytes say, and ``cost_nanos`` is the sum
-  of the lines, each of which is its quantity times its rate;
-- *bodies*: a stored body is the one the record commits to; a missing one expired, or was erased with a signature;
 - *checkpoints*: signed by this folder's key, without gaps, and in agreement with the chain. A checkpoint beyond the
   end of the chain (here, or in the second place) is a ledger that was cut or rolled back.
 
-Whoever holds the signing key can rewrite everything, checkpoints included; the second place is what they cannot reach.
+And, unless only the chain is asked for:
+
+- *record*: the columns that lists and sums use say what the canonical bytes say, and ``cost_nanos`` is the sum of the
+  lines, each of which is its quantity times its rate;
+- *bodies*: a stored body is the one the record commits to, and its key unwraps; a missing one expired, or was erased
+  with a signature; an erased one is gone;
+- *tables*: nothing stands in another table without its record, the derived tables follow from the records, the schema
+  is this version's, and SQLite's own integrity check passes.
+
+Limits. Whoever holds the signing key can rewrite everything, checkpoints included; the second place is what they cannot
+reach. Records after the newest checkpoint can be cut off without a trace; a checkpoint is a minute away at most.
 """
 
 from __future__ import annotations
 
 import hashlib
+from calendar import timegm
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import strptime
 from typing import Any, Final
 
 import apsw
@@ -26,8 +35,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Struct
 
+from counterfoil.capture.seal import BodyUnreadable, KeyRing, key_id_of
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
+from counterfoil.ledger.packing import Unpacker
 from counterfoil.ledger.rows import GENERATION_COLUMNS, MS_PER_DAY, columns_of
 from counterfoil.ledger.signing import (
     Signer,
@@ -39,6 +50,7 @@ from counterfoil.ledger.signing import (
     writer_name,
 )
 from counterfoil.ledger.sql import QUERIES
+from counterfoil.ledger.store import StoredKeys
 from counterfoil.record import codec, ids
 from counterfoil.record.charge import LineState
 from counterfoil.record.money import amount_nanos
@@ -50,6 +62,7 @@ PROBLEMS_MAX: Final = 100
 _CAPTURE: Final = b',"capture":'
 _decode_capture = msgspec.json.Decoder(CaptureInfo).decode
 _decode_statement = msgspec.json.Decoder(Statement).decode
+_decode_witnessed = msgspec.json.Decoder(Witnessed).decode
 
 
 class Problem(Struct, frozen=True):
@@ -63,7 +76,7 @@ class Problem(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """What a verification found. ``problems`` is in the order of commit: the first is the first bad record."""
+    """What a verification found. ``problems`` begins with the chain's, in the order of commit."""
 
     records: int
     checkpoints: int
@@ -76,24 +89,26 @@ class Report(Struct, frozen=True):
         return not self.problems
 
 
-class _Chain:
-    """One writer's chain while it is walked."""
+class _TooMany(Exception):
+    """The list of problems is full."""
 
-    __slots__ = ("digest", "marks", "sequence", "stretch", "stretch_first")
+
+class _Chain:
+    """One writer's chain while it is walked: where it is, and the digests of the stretch under way."""
+
+    __slots__ = ("digest", "sequence", "stretch")
 
     def __init__(self) -> None:
         self.sequence = 0
         self.digest = codec.GENESIS
-        self.marks: dict[int, bytes] = {}  # digests at the sequences checkpoints speak of
         self.stretch: list[bytes] = []
-        self.stretch_first = 1
 
 
 class Verifier:
-    """Verifies the ledger of ``folder``. ``deep`` also checks records, columns and bodies, not the chain alone.
+    """Verifies the ledger of ``folder``. ``deep`` also checks records, columns, bodies and tables, not the chain alone.
 
-    ``progress(n)`` is called now and then with the records done. Raises :class:`apsw.Error` for a database that
-    cannot be read at all; damage inside it becomes a problem.
+    ``witness`` is the checkpoints' second place. ``progress(n)`` is called now and then with the records done. Raises
+    :class:`apsw.Error` for a database that cannot be read at all; damage inside it becomes a problem.
     """
 
     def __init__(
@@ -107,78 +122,83 @@ class Verifier:
     ) -> None:
         self._connection = database.open_reader(folder.ledger_db)
         self._public = Ed25519PublicKey.from_public_bytes(Signer(folder.secret("signing"), lambda: 0).public_key)
+        self._ring = KeyRing(folder.secret("kek"), StoredKeys(self._connection), bytes)
+        self._unpack = Unpacker().unpack
         self._now_ms = now_ms
         self._deep = deep
         self._witness = witness
         self._progress = progress
         self._problems: list[Problem] = []
         self._chains: dict[int, _Chain] = {}
+        self._statements: dict[int, list[Statement]] = {}
+        self._keys_seen: set[tuple[str, int]] = set()
+        self._records = 0
+        self._bodies = 0
 
     def run(self) -> Report:
         """Walk the whole ledger in one snapshot; give what was found."""
-        connection = self._connection
-        records = bodies = checkpoints = 0
+        checkpoints = 0
         try:
-            connection.execute("BEGIN")
-            marks = self._read_checkpoints()
-            checkpoints = sum(len(statements) for statements in marks.values())
-            records = self._walk(marks)
-            if self._deep:
-                bodies = self._check_rows()
-            self._check_marks(marks)
+            self._connection.execute("BEGIN")
+            checkpoints = self._read_checkpoints()
+            self._walk()
+            self._check_statements()
             self._check_witness()
+            if self._deep:
+                self._check_rows()
+                self._check_tables()
         except apsw.CorruptError as error:
-            self._add("damaged", 0, 0, "", f"the database file is damaged ({error})")
+            self._problems.append(Problem("damaged", "", 0, "", f"the database file is damaged ({error})"))
+        except _TooMany:
+            pass  # the report is full; that the ledger does not hold is known
         finally:
-            connection.close()
-        return Report(records, checkpoints, bodies, self._problems)
+            self._connection.close()
+        return Report(self._records, checkpoints, self._bodies, self._problems)
 
     # The chain.
 
-    def _walk(self, marks: dict[int, list[Statement]]) -> int:
-        wanted = {writer: _boundaries(statements) for writer, statements in marks.items()}
-        done = 0
-        sha256 = hashlib.sha256
-        for seq, writer, sequence, digest, data in self._connection.execute(QUERIES["chain_records"], (0,)):
-            chain = self._chains.get(writer)
+    def _walk(self) -> None:
+        chains, unpack, sha256 = self._chains, self._unpack, hashlib.sha256
+        boundaries = {
+            writer: {each.last_sequence: each for each in statements if each.first_sequence <= each.last_sequence}
+            for writer, statements in self._statements.items()
+        }
+        for _, writer, sequence, digest, packed in self._connection.execute(QUERIES["chain_records"], (0,)):
+            chain = chains.get(writer)
             if chain is None:
-                chain = self._chains[writer] = _Chain()
-            if data is None:
-                self._add("missing", writer, sequence, "", f"the bytes of record {seq} are gone")
+                chain = chains[writer] = _Chain()
+            try:
+                data = unpack(packed)
+            except ValueError:
+                self._add("digest", writer, sequence, "", "the record cannot be unpacked")
                 data = b""
-            expected = sha256(chain.digest + data).digest()
-            if sequence != chain.sequence + 1:
-                self._add("sequence", writer, sequence, _id_in(data), f"expected number {chain.sequence + 1}")
-            elif expected != digest:
-                self._add("digest", writer, sequence, _id_in(data), "the record or one before it was altered")
+            else:
+                if sequence != chain.sequence + 1:
+                    self._add("sequence", writer, sequence, _id_in(data), f"expected number {chain.sequence + 1}")
+                elif sha256(chain.digest + data).digest() != digest:
+                    self._add("digest", writer, sequence, _id_in(data), "the record or one before it was altered")
             chain.sequence = sequence
             chain.digest = digest  # go on from what is stored, so that one bad record is one problem
-            boundary = wanted.get(writer)
+            boundary = boundaries.get(writer)
             if boundary is not None:
                 chain.stretch.append(digest)
                 if sequence in boundary:
-                    chain.marks[sequence] = digest
                     self._check_stretch(writer, chain, boundary[sequence])
-                    chain.stretch = []
-            done += 1
-            if not done & 0x3FFF and self._progress is not None:
-                self._progress(done)
-            if len(self._problems) >= PROBLEMS_MAX:
-                break
-        return done
+            self._records += 1
+            if not self._records & 0x3FFF and self._progress is not None:
+                self._progress(self._records)
 
     def _check_stretch(self, writer: int, chain: _Chain, statement: Statement) -> None:
-        if statement.first_sequence > statement.last_sequence:
-            return
-        size = statement.last_sequence - statement.first_sequence + 1
-        if root(chain.stretch[-size:]).hex() != statement.root:
+        if root(chain.stretch).hex() != statement.root or chain.digest.hex() != statement.digest:
             self._add("checkpoint", writer, statement.last_sequence, "", "the records it signed were altered")
+        chain.stretch = []
 
     # Checkpoints.
 
-    def _read_checkpoints(self) -> dict[int, list[Statement]]:
-        found: dict[int, list[Statement]] = {}
+    def _read_checkpoints(self) -> int:
+        count = 0
         for _, writer, first, last, data, signature in self._connection.execute(QUERIES["checkpoints"]):
+            count += 1
             statement = self._signed(writer, last, data, signature)
             if statement is None:
                 continue
@@ -188,8 +208,8 @@ class Verifier:
                 last,
             ):
                 self._add("checkpoint", writer, last, "", "its columns do not say what it says")
-            found.setdefault(writer, []).append(statement)
-        return found
+            self._statements.setdefault(writer, []).append(statement)
+        return count
 
     def _signed(self, writer: int, last: int, data: bytes, signature: bytes) -> Statement | None:
         try:
@@ -201,111 +221,136 @@ class Verifier:
             self._add("checkpoint", writer, last, "", "it cannot be read")
         return None
 
-    def _check_marks(self, marks: dict[int, list[Statement]]) -> None:
-        if len(self._problems) >= PROBLEMS_MAX:
-            return
-        for writer, statements in marks.items():
-            chain = self._chains.get(writer, _Chain())
+    def _check_statements(self) -> None:
+        for writer, statements in self._statements.items():
             expected = 1
             for statement in statements:
                 if statement.first_sequence != expected:
                     self._add("checkpoint", writer, statement.last_sequence, "", "one before it is missing")
                 expected = statement.last_sequence + 1
-                self._check_end(writer, chain, statement, "")
+                self._check_end(writer, statement, "")
 
-    def _check_end(self, writer: int, chain: _Chain, statement: Statement, where: str) -> None:
+    def _check_end(self, writer: int, statement: Statement, where: str) -> None:
+        """The chain must reach what was signed."""
+        chain = self._chains.get(writer, _Chain())
         if statement.last_sequence > chain.sequence:
             self._add("truncated", writer, statement.last_sequence, "", f"the chain ends at {chain.sequence}{where}")
-            return
-        stored = self._digest_at(writer, chain, statement.last_sequence)
-        if stored is not None and stored.hex() != statement.digest:
-            self._add("checkpoint", writer, statement.last_sequence, "", f"the chain is another one{where}")
-
-    def _digest_at(self, writer: int, chain: _Chain, sequence: int) -> bytes | None:
-        if sequence == 0:
-            return codec.GENESIS
-        found = chain.marks.get(sequence)
-        if found is not None:
-            return found
-        return self._connection.execute(
-            "SELECT digest FROM generations WHERE writer = ? AND sequence = ?", (writer, sequence)
-        ).get
 
     def _check_witness(self) -> None:
-        """The second place: every statement it remembers must still be true."""
+        """The second place: the ledger must still have every checkpoint it remembers."""
         if self._witness is None:
             return
         for path in sorted(self._witness.glob("w*.jsonl")):
             writer = int(path.stem[1:])
-            chain = self._chains.get(writer, _Chain())
+            here = set(self._statements.get(writer, []))
             for line in path.read_bytes().splitlines():
-                witnessed = msgspec.json.decode(line, type=Witnessed)
-                data = witnessed.statement.encode()
-                statement = self._signed(writer, 0, data, bytes.fromhex(witnessed.signature))
-                if statement is not None:
-                    self._check_end(writer, chain, statement, ", says the second place")
+                try:
+                    witnessed = _decode_witnessed(line)
+                    signature = bytes.fromhex(witnessed.signature)
+                except (msgspec.MsgspecError, ValueError):
+                    self._add("witness", writer, 0, "", f"{path.name} has a line that cannot be read")
+                    continue
+                statement = self._signed(writer, 0, witnessed.statement.encode(), signature)
+                if statement is not None and statement not in here:
+                    self._check_end(writer, statement, ", says the second place")
+                    self._add("witness", writer, statement.last_sequence, "", "the second place has another checkpoint")
 
     # Records, columns, bodies.
 
-    def _check_rows(self) -> int:
-        bodies = 0
-        statement = f"""
-            SELECT g.seq, g.writer, g.sequence, r.data, b.sealed, b.seq IS NOT NULL, e.erased_at_ms, e.reason, e.signature,
-                   {", ".join("g." + name for name in _COMPARED)}
-            FROM generations g JOIN records r ON r.seq = g.seq LEFT JOIN bodies b ON b.seq = g.seq
-            LEFT JOIN erasures e ON e.seq = g.seq ORDER BY g.seq
-        """  # noqa: S608  # names of ours only
-        for row in self._connection.execute(statement):
-            _, writer, sequence, data, sealed, has_body, erased_at, reason, signature, *columns = row
-            if len(self._problems) >= PROBLEMS_MAX:
-                break
+    def _check_rows(self) -> None:
+        for row in self._connection.execute(QUERIES["deep_records"]):
+            _, writer, sequence, sealed, erased_at_ms, reason, signature, *columns, packed = row
             try:
+                data = self._unpack(packed)
                 record = codec.decode(data)
                 info = _decode_capture(data[data.rindex(_CAPTURE) + len(_CAPTURE) : -1])
-                made = columns_of(record, info.state, columns[0], columns[1], columns[_EXPIRES])
+                made = _columns_made(record, info)
             except (msgspec.MsgspecError, ValueError) as error:
                 self._add("record", writer, sequence, "", f"it cannot be read ({error})")
                 continue
             for problem in _record_problems(record, columns, made):
                 self._add("record", writer, sequence, record.request_id, problem)
-            erasure = (erased_at, reason, signature) if erased_at is not None else None
-            problem = self._body_problem(info, sealed if has_body else None, columns, erasure)
-            if problem:
+            erasure = (erased_at_ms, reason, signature) if erased_at_ms is not None else None
+            problem = self._body_problem(record, info, sealed, columns, erasure)
+            if problem is not None:
                 self._add("body", writer, sequence, record.request_id, problem)
-            bodies += has_body
-        return bodies
+            self._bodies += sealed is not None
 
     def _body_problem(
-        self, info: CaptureInfo, sealed: bytes | None, columns: list[Any], erasure: tuple[int, str, bytes] | None
+        self,
+        record: Record,
+        info: CaptureInfo,
+        sealed: bytes | None,
+        columns: list[Any],
+        erasure: tuple[int, str, bytes] | None,
     ) -> str | None:
-        if info.state is not CaptureState.STORED:
-            return "it has bodies the record knows nothing of" if sealed is not None else None
-        if sealed is not None:
-            return None if hashlib.sha256(sealed).hexdigest() == info.digest else "the sealed bodies were altered"
         identity, created_at_ms = columns[0], columns[1]
         if erasure is not None:
             try:
                 self._public.verify(erasure[2], erasure_message(identity, erasure[0], erasure[1]))
             except InvalidSignature:
                 return "its erasure is not signed by this folder"
-            return None
+            return "it was erased and has bodies" if sealed is not None else None
+        if info.state is not CaptureState.STORED:
+            return "it has bodies the record knows nothing of" if sealed is not None else None
+        if sealed is not None:
+            if hashlib.sha256(sealed).hexdigest() != info.digest:
+                return "the sealed bodies were altered"
+            return self._key_problem(record.team_id, sealed)
         expires = created_at_ms + (info.retention_days or 0) * MS_PER_DAY
         return "its bodies are missing before their time" if self._now_ms < expires else None
 
-    def _add(self, kind: str, writer: int, sequence: int, request_id: str, message: str) -> None:
-        if len(self._problems) < PROBLEMS_MAX:
-            self._problems.append(Problem(kind, writer_name(writer), sequence, request_id, message))
+    def _key_problem(self, team_id: str, sealed: bytes) -> str | None:
+        """Each key is unwrapped once."""
+        key = (team_id, key_id_of(sealed))
+        if key in self._keys_seen:
+            return None
+        self._keys_seen.add(key)
+        try:
+            self._ring.key(*key)
+        except BodyUnreadable as error:
+            return f"its bodies cannot be opened: {error}"
+        return None
+
+    # Tables.
+
+    def _check_tables(self) -> None:
+        execute = self._connection.execute
+        for table, count in execute(QUERIES["stray_rows"]):
+            if count:
+                self._add("table", None, 0, "", f"{table} has {count} rows without a record")
+        for table, count in execute(QUERIES["derived_differences"]):
+            if count:
+                self._add("table", None, 0, "", f"{table} has {count} rows too few or too many")
+        if not database.has_this_schema(self._connection):
+            self._add("table", None, 0, "", "the tables are not as this version makes them")
+        for (message,) in execute("PRAGMA integrity_check(10)"):
+            if message != "ok":
+                self._add("damaged", None, 0, "", message)
+
+    def _add(self, kind: str, writer: int | None, sequence: int, request_id: str, message: str) -> None:
+        name = "" if writer is None else writer_name(writer)
+        self._problems.append(Problem(kind, name, sequence, request_id, message))
+        if len(self._problems) >= PROBLEMS_MAX:
+            raise _TooMany
 
 
-_COMPARED: Final = [name.strip() for name in GENERATION_COLUMNS.split(",")][4:]
-_EXPIRES: Final = _COMPARED.index("expires_at_ms")
+_COMPARED: Final = [name.strip() for name in GENERATION_COLUMNS.split(",")][4:-1]
+
+
+def _columns_made(record: Record, info: CaptureInfo) -> tuple[Any, ...]:
+    """What the columns of ``record`` must be. Raises :class:`ValueError` for an id or a time that is not ours."""
+    identity = ids.parse(record.request_id)
+    if identity is None:
+        raise ValueError("its id is not one of ours")
+    created_at_ms = timegm(strptime(record.created_at[:19], "%Y-%m-%dT%H:%M:%S")) * 1000 + int(record.created_at[20:23])
+    stored = info.state is CaptureState.STORED
+    expires_at_ms = created_at_ms + (info.retention_days or 0) * MS_PER_DAY if stored else None
+    return columns_of(record, info.state, identity.to_bytes(16, "big"), created_at_ms, expires_at_ms)
 
 
 def _record_problems(record: Record, columns: list[Any], made: tuple[Any, ...]) -> Iterator[str]:
     """What a record says against itself, and against the columns that lists and sums read."""
-    identity = ids.parse(record.request_id)
-    if identity is None or identity.to_bytes(16, "big") != columns[0]:
-        yield "it stands under another id"
     for name, stored, value in zip(_COMPARED, columns, made, strict=True):
         if stored != value:
             yield f"the column {name} does not say what the record says"
@@ -319,10 +364,6 @@ def _record_problems(record: Record, columns: list[Any], made: tuple[Any, ...]) 
 
 
 _RECOMPUTABLE: Final = (LineState.PRICED, LineState.FALLBACK, LineState.UNPRICED)
-
-
-def _boundaries(statements: list[Statement]) -> dict[int, Statement]:
-    return {s.last_sequence: s for s in statements if s.first_sequence <= s.last_sequence}
 
 
 def _id_in(data: bytes) -> str:

@@ -3,8 +3,8 @@
 ::
 
     loop      settle() ─ deque ─┐                                        ┌─ futures resolved, slots handed out again
-    writer          take ─ rows ┴─ append (one commit) ─ free the slots ─┘   then: index · sign · checkpoint · look after
-                                                                             the disk
+    writer          take ─ rows ┴─ append (one commit) ─ free the slots ─┘   then: index · sign · checkpoint · look
+    after the disk
 
 Rules:
 
@@ -26,9 +26,9 @@ Rules:
    because its dirty pages are shared and unaccounted for; here every page of a failed sync is known and rewritten.)
 5. A row that SQLite refuses is found by appending the batch's rows one by one; the others are not held up by it.
 
-Batches. A commit costs about 200 µs of CPU whatever it holds, most of it the kernel's. When settlements come at more than
-:data:`GATHER_FROM_PER_S` the writer waits for up to :data:`GATHER_S` so that a commit holds more of them; a lone call is
-committed at once.
+Batches. A commit costs about 200 µs of CPU whatever it holds, most of it the kernel's. When settlements come at more
+than :data:`GATHER_FROM_PER_S` the writer waits for up to :data:`GATHER_S` so that a commit holds more of them; a lone
+call is committed at once.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class Writer:
             self._done(rows, time.perf_counter() - began)
 
     def _make_rows(self, connected: Connected, batch: list[Entry], rows: list[Row]) -> None:
-        """Move entries over into ``rows``. On :class:`apsw.Error` (a new data key's insert) the rest stays in ``batch``."""
+        """Move entries over into ``rows``. On an :class:`apsw.Error` (a new data key's insert) the rest stays."""
         row = connected.maker.row
         done = 0
         try:
@@ -299,9 +299,9 @@ class Writer:
         now = time.monotonic()
         if not self._failing_since:
             self._failing_since = now
-            _log.error("ledger_write_failed", extra={"reason": type(error).__name__, "code": error.extendedresult})
+            _log.error("ledger_write_failed", extra={"reason": type(error).__name__, "code": _code_of(error)})
         self.refusal = "ledger_unavailable"
-        if error.extendedresult in _SYNC_ERRORS:
+        if _code_of(error) in _SYNC_ERRORS:
             self._sync_failures += 1
             if self._sync_failures >= SYNC_FAILURES_MAX:
                 raise Poisoned from error
@@ -312,7 +312,7 @@ class Writer:
             self._signal.acquire(timeout=RETRY_S)
 
     def _hold(self, batch: list[Entry], rows: list[Row]) -> None:
-        """After ``patience_s``: tell the callers of all that waits, and keep it, with a record that says what happened."""
+        """After ``patience_s``: tell the callers of all that waits; keep it, with a record that says what happened."""
         if time.monotonic() - self._failing_since < self._patience_s:
             return
         if self._closing:
@@ -324,7 +324,10 @@ class Writer:
         self._taken = len(batch)
         self._tell([future for _, future in batch])
         batch[:] = [
-            (settlement if future is None else msgspec.structs.replace(settlement, record=late(settlement.record)), None)
+            (
+                settlement if future is None else msgspec.structs.replace(settlement, record=late(settlement.record)),
+                None,
+            )
             for settlement, future in batch
             if settlement.slot != NO_SLOT or future is None
         ]
@@ -412,3 +415,8 @@ class Writer:
         except apsw.Error as error:
             # Every record is durable already; the next start does what was not done here.
             _log.warning("ledger_farewell_incomplete", extra={"reason": type(error).__name__})
+
+
+def _code_of(error: apsw.Error) -> int:
+    """SQLite's extended result code; apsw's annotations do not know the attribute."""
+    return getattr(error, "extendedresult", 0)
