@@ -90,7 +90,16 @@ FREE_MODELS = {
 
 def main() -> None:
     """Write the catalogue and say what changed in size and hash."""
-    providers = {provider.id: encoder.encode(_provider(provider)) for provider in source.providers}
+    data = build()
+    packed = zstandard.ZstdCompressor(level=19).compress(data)
+    TARGET.write_bytes(packed)
+    sys.stdout.write(f"{len(source.providers)} providers, {len(data)} bytes, {len(packed)} packed\n")
+    sys.stdout.write(f"sha256 {hashlib.sha256(data).hexdigest()}\n")
+
+
+def build() -> bytes:
+    """The catalogue's canonical bytes."""
+    _check_units()
     catalog = Catalog(
         format=FORMAT,
         source=Source(
@@ -100,13 +109,9 @@ def main() -> None:
             url="https://github.com/pydantic/genai-prices",
             license="MIT, © Pydantic Services Inc.",
         ),
-        providers={name: msgspec.Raw(data) for name, data in providers.items()},
+        providers={provider.id: msgspec.Raw(encoder.encode(_provider(provider))) for provider in source.providers},
     )
-    data = encoder.encode(catalog)
-    packed = zstandard.ZstdCompressor(level=19).compress(data)
-    TARGET.write_bytes(packed)
-    sys.stdout.write(f"{len(providers)} providers, {len(data)} bytes, {len(packed)} packed\n")
-    sys.stdout.write(f"sha256 {hashlib.sha256(data).hexdigest()}\n")
+    return encoder.encode(catalog)
 
 
 def _provider(provider: types.Provider) -> Provider:
@@ -227,5 +232,4 @@ def _check_units() -> None:
 
 
 if __name__ == "__main__":
-    _check_units()
     main()

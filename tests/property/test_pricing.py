@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from counterfoil.errors import ConfigError
 from counterfoil.ledger.books import bundled_catalog
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.charging import price_usage
+from counterfoil.pricing.overlay_file import parse_overlay
 from counterfoil.pricing.rates import Rate, exact, plain_dollars
 from counterfoil.pricing.sheet import Ruled, Sheet
 from counterfoil.record.charge import Charge, LineState
@@ -190,3 +193,50 @@ def test_every_moment_has_a_price(model: tuple[str, str], at_ms: int) -> None:
 def test_rounding_is_half_even(quantity: int, size: int, price_nanos: int) -> None:
     """The one rounding is that of the exact fraction to the nearest nano, halves to the even neighbour."""
     assert amount_nanos(quantity, size, price_nanos) == round(Fraction(quantity * price_nanos, size))
+
+
+def refused(text: str) -> list[str]:
+    """Give the lines of the error that ``text`` is as a price file, none when it is one."""
+    try:
+        parse_overlay(text)
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_price_file_or_an_error_that_says_so(text: str) -> None:
+    """Reading a price file ends in rules or in a configuration error, whatever the text."""
+    assert all("prices.yaml" in line for line in refused(text)[:1])
+
+
+WORDS = st.sampled_from(
+    [
+        "prices",
+        "rates",
+        "input_tokens",
+        "adjust",
+        "percent",
+        "fees",
+        "byok",
+        "from",
+        "above",
+        "1",
+        "-3",
+        "x",
+        "2026-01-01",
+    ]
+)
+
+
+@given(st.recursive(WORDS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3)))
+def test_any_tree_of_known_words_is_read_or_refused(tree: object) -> None:
+    """Known words in unknown places are errors with lines, never a crash."""
+    assert all(line.startswith("prices.yaml:") for line in refused(json.dumps(tree)))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 50_000, "a: &a [*a]", "prices: &p [*p, *p]", "a: *b"])
+def test_nested_and_endless_price_files_are_refused(text: str) -> None:
+    """Nesting without end and aliases of themselves are errors, and quick ones."""
+    with pytest.raises(ConfigError):
+        parse_overlay(text)

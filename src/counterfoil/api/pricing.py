@@ -77,7 +77,7 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     403: {"description": "A management key without the scope prices:read."},
     404: {"description": "No price is known for this model at this provider; message says why."},
 }
-_REFUSALS = {code: _ANSWERS[code] for code in (400, 401, 403)}
+_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {code: _ANSWERS[code] for code in (400, 401, 403)}
 
 
 def team_of(directory: Directory) -> Callable[[Request], str | None]:

@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
+import re
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -40,9 +41,17 @@ class Scope(Struct, frozen=True, omit_defaults=True, kw_only=True):
         """Whether this rule is for such a call, leaving its time aside."""
         if self.team is not None and self.team != team:
             return False
-        return any(fnmatchcase(name, self.provider) for name in providers) and fnmatchcase(
-            model.lower(), self.model.lower()
-        )
+        return any(_matches(self.provider, name) for name in providers) and _matches(self.model.lower(), model.lower())
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Whether ``name`` is ``pattern``, where ``*`` stands for any text and nothing else is special."""
+    return pattern in ("*", name) or ("*" in pattern and _compiled(pattern).fullmatch(name) is not None)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
 
 
 class OwnPrice(Scope, frozen=True, omit_defaults=True, kw_only=True):

@@ -40,7 +40,7 @@ import datetime as dt
 import difflib
 import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any, Final, Protocol, cast
 
@@ -56,7 +56,11 @@ FILE_CHARACTERS_MAX: Final = 16 * 1024 * 1024
 ERRORS_MAX: Final = 20
 """Errors shown at once; a wholly wrong file need not say so in thousands of lines."""
 
+DEPTH_MAX: Final = 32
+"""Deeper than any price can be."""
+
 _compose: Callable[..., yaml.Node | None] = cast("Any", yaml).compose
+_parse: Callable[..., Iterator[yaml.Event]] = cast("Any", yaml).parse
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SIZES = {"k": 1_000, "m": 1_000_000, "thousand": 1_000, "million": 1_000_000, "unit": 1, "request": 1, "token": 1}
 _DURATIONS = {"millisecond": 1, "second": 1_000, "minute": 60_000, "hour": 3_600_000}
@@ -91,6 +95,7 @@ def parse_overlay(text: str, name: str = "prices.yaml") -> Overlay:
     if len(text) > FILE_CHARACTERS_MAX:
         raise ConfigError(f"{name} is larger than {FILE_CHARACTERS_MAX} characters.")
     try:
+        _refuse_depth(text, name)
         root = _compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -101,6 +106,18 @@ def parse_overlay(text: str, name: str = "prices.yaml") -> Overlay:
     overlay = Overlay() if root is None else _overlay(reader, root)
     reader.raise_problems()
     return overlay
+
+
+def _refuse_depth(text: str, name: str) -> None:
+    """Raise :class:`ConfigError` for a file nested deeper than any price: composing it would exhaust the C stack."""
+    depth = 0
+    for event in _parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise ConfigError(f"{name}:{event.start_mark.line + 1}: nested more than {DEPTH_MAX} deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 class _Reader:

@@ -206,3 +206,23 @@ def test_empty_answers_can_be_suppressed(make_book: MakeBook, make_usage: MakeUs
     assert (charge.lines, charge.nanos, charge.state) == ((), 0, CostState.SUPPRESSED)
     assert "2500000 nanos" in str(charge.reason)
     assert book.price("openai", "text-embedding-3-small", make_usage(1000, 0), NOON).nanos == 20_000
+
+
+@pytest.mark.parametrize(
+    ("pattern", "model", "matches"),
+    [
+        ("llama-*", "llama-3", True),
+        ("llama-*-instruct", "llama-3-instruct", True),
+        ("llama-*", "ollama-3", False),
+        ("m[1]", "m[1]", True),
+        ("m[1]", "m1", False),
+        ("m?", "m1", False),
+        ("LLAMA", "llama", True),
+    ],
+)
+def test_only_a_star_is_special(
+    pattern: str, model: str, matches: bool, make_book: MakeBook, make_usage: MakeUsage
+) -> None:
+    """A pattern's ``*`` stands for any text; brackets and question marks are letters like others."""
+    book = make_book(f"prices: [{{model: '{pattern}', rates: {{input_tokens: 1}}}}]")
+    assert (book.price("p", model, make_usage(1000), NOON).nanos == 1_000_000) == matches
