@@ -88,7 +88,7 @@ BAD_MODELS = {
     "empty-model": (b'{"model":"","messages":[]}', "user:model_required"),
     "model-type": (b'{"model":7,"messages":[]}', "user:invalid_field"),
     "model-control": (b'{"model":"openai/a\\r\\nx: y","messages":[]}', "user:invalid_field"),
-    "surrogate": (b'{"model":"openai/a","messages":["\\ud800"]}', "user:invalid_json"),
+    "model-surrogate": (b'{"model":"openai/\\ud800","messages":[]}', "user:invalid_field"),
     "model-long": (b'{"model":"openai/' + b"m" * 300 + b'","messages":[]}', "user:invalid_field"),
     "stream-type": (b'{"model":"openai/a","stream":"yes","messages":[]}', "user:invalid_field"),
     "unknown": (b'{"model":"nowhere/a","messages":[]}', "user:model_not_found"),
@@ -274,9 +274,9 @@ def test_a_head_too_slow_gives_408(gateway: Gateway) -> None:
         assert client.reply().status == 408
 
 
-def test_nul_inside_a_prompt_passes_untouched(gateway: Gateway, upstream: ScriptedUpstream) -> None:
-    """It is valid JSON: the provider gets the client's bytes, and the record gives them back."""
-    body = GOOD.replace(b"Hi", b"a\\u0000b")
+def test_nul_and_surrogates_inside_a_prompt_pass_untouched(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """As escapes they are within JSON's grammar: the provider gets the client's bytes, the record gives them back."""
+    body = GOOD.replace(b"Hi", b"a\\u0000b\\ud800c")
     reply = ask(gateway, post(CHAT, body, gateway.key()))
     assert reply.status == 200
     assert upstream.seen[-1].body == body.replace(b"openai/gpt-4o-mini", b"gpt-4o-mini")

@@ -12,12 +12,13 @@ from typing import Final
 
 import msgspec
 
+from counterfoil.errors import CallerFault
 from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, Chain
+from counterfoil.wire.json_object import read
 
 _SPLIT: Final = b',"capture":'
 _encode = msgspec.json.Encoder().encode
 _decode_capture = msgspec.json.Decoder(CaptureInfo).decode
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Unavailable(StrEnum):
@@ -72,8 +73,11 @@ def why_not(policy: CapturePolicy, state: CaptureState) -> Unavailable | None:
 
 
 def is_object(body: bytes) -> bool:
-    """Whether ``body`` is a JSON object with at least one member, which may be embedded in an answer as it is."""
+    """Whether ``body`` is a JSON object with at least one member, which may be embedded in an answer as it is.
+
+    Judged by the same reader that admits requests, so whatever could be called can be shown.
+    """
     try:
-        return bool(_decode_object(body)) and (body.isascii() or bool(body.decode()))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return bool(read(body).values)
+    except CallerFault:
         return False
