@@ -110,7 +110,9 @@ class UpstreamFault(Fault):
         "idle_timeout": Kind(504, True, "The provider stopped sending in the middle of its answer."),
         "truncated": Kind(502, True, "The provider's answer ended before it was complete."),
         "invalid_response": Kind(502, True, "The provider's answer is not valid HTTP."),
-        "response_too_large": Kind(502, False, "A header of the provider's answer is larger than this gateway accepts."),
+        "response_too_large": Kind(
+            502, False, "A header of the provider's answer is larger than this gateway accepts."
+        ),
         "stream_error": Kind(502, True, "The provider reported an error in the middle of its answer."),
         "rate_limited": Kind(429, True, "The provider is over its rate limit."),
         "unauthorized": Kind(401, False, "The provider refused the credential configured for it."),

@@ -130,7 +130,9 @@ class DataFolder:
         try:
             version = int((self.root / "VERSION").read_text())
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.root / 'VERSION'} cannot be read; is {self.root} a Counterfoil folder?") from error
+            raise ConfigError(
+                f"{self.root / 'VERSION'} cannot be read; is {self.root} a Counterfoil folder?"
+            ) from error
         if version > FORMAT_VERSION:
             raise ConfigError(
                 f"The data folder {self.root} was written by a newer Counterfoil (format {version}, this one "

@@ -11,6 +11,7 @@ from counterfoil.gateway.attribution import app_of, replay_of, session_of
 
 
 def holder(app_id: str | None) -> Any:
+    """A principal, as far as attribution looks at one."""
     return SimpleNamespace(app_id=app_id)
 
 

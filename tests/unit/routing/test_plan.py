@@ -20,6 +20,7 @@ A, B = Target(OPENAI, "gpt-4o-mini", "openai/gpt-4o-mini"), Target(LOCAL, "small
 
 
 def routes(*, draw: float = 0.0) -> Routes:
+    """Routes over four providers and two aliases; a weighted one draws ``draw``."""
     providers = {p.name: p for p in (OPENAI, LOCAL, ANTHROPIC, GOOGLE)}
     aliases = {"fast": Alias((A, B)), "spread": Alias((A, B), (1, 3))}
     return Routes(providers, aliases, lambda: draw)
