@@ -160,7 +160,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "policy": "full, metadata or off: the strictest of the default's, the team's, the key's and the request's.",
         "state": "What became of the bodies, as of now: stored, not_captured, too_large, interrupted, expired or "
         "erased.",
-        "bytes": "The size of the bodies, as captured.",
+        "bytes": "The size of the bodies as they are kept, compressed and sealed.",
         "digest": "SHA-256 over the sealed bodies: it commits to them without telling anything of their text.",
         "retention_days": "How long the bodies are kept, counted from created_at; null when none were.",
         "recorded_state": "The state when the record was written; present only when it differs from state.",
