@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -114,3 +115,12 @@ def test_the_page_of_commands_is_up_to_date() -> None:
     found.loader.exec_module(tool)
     assert page("cli.md") == tool.rendered(page("cli.md")), "run: python tools/command_reference.py"
     assert "### counterfoil generations show" in page("cli.md").replace("####", "###")
+
+
+def test_the_record_in_the_page_adds_up() -> None:
+    """The example is a record: its lines sum to its cost, and each is its quantity times its rate."""
+    example = json.loads(page("record.md").split("```json\n", 1)[1].split("```", 1)[0])
+    amounts = [line["quantity"] * line["unit_price_nanos"] // line["unit_size"] for line in example["pricing_lines"]]
+    assert [line["amount_nanos"] for line in example["pricing_lines"]] == amounts
+    assert example["cost_nanos"] == sum(amounts)
+    assert set(example) <= set(schema.MEANINGS["GenerationRecord"])
