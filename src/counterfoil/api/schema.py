@@ -155,6 +155,8 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "usage": "What this try consumed, when it is known and not the record's own.",
         "pricing_lines": "What this try cost, line by line.",
         "cost_nanos": "The sum of this try's lines.",
+        "native_model": "The model it says it served, when this try failed; otherwise the record has it.",
+        "service_tier": "The tier it says it served in, when this try failed; otherwise the record has it.",
     },
     "CaptureNow": {
         "policy": "full, metadata or off: the strictest of the default's, the team's, the key's and the request's.",

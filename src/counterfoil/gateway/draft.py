@@ -141,6 +141,8 @@ def attempt_of(
         usage=reading.usage if reading is not None and consumed else UNSET,
         pricing_lines=charge.lines if charge is not None and (draft.attempts or fault is not None) else UNSET,
         cost_nanos=charge.nanos if charge is not None else UNSET,
+        native_model=(reading.native_model or UNSET) if reading is not None and fault is not None else UNSET,
+        service_tier=(reading.service_tier or UNSET) if reading is not None and fault is not None else UNSET,
     )
 
 

@@ -80,9 +80,9 @@ def _attempt(book: PriceBook, record: Record, attempt: Attempt, *, final: bool) 
         attempt.model,
         ABSENT if usage is UNSET else usage,
         moment(record.created_at),
-        service_tier=record.service_tier if final else None,
+        service_tier=record.service_tier if final else attempt.service_tier or None,
         team_id=record.team_id,
-        native_model=record.native_model if final else None,
+        native_model=record.native_model if final else attempt.native_model or None,
     )
 
 

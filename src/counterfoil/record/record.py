@@ -43,6 +43,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     """One try at one provider. ``number`` counts from 1 in the order the tries were made; times are milliseconds.
 
     ``key_source`` is ``operator``, ``team`` (BYOK) or ``none``. ``error_code`` is null for the try that answered.
+    What a price depends on (``native_model``, ``service_tier``) stands here for tries before the final one, whose own is
+    in the record.
     """
 
     number: int
@@ -58,6 +60,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     usage: Usage | UnsetType = UNSET
     pricing_lines: tuple[Line, ...] | UnsetType = UNSET
     cost_nanos: int | UnsetType = UNSET
+    native_model: str | UnsetType = UNSET
+    service_tier: str | UnsetType = UNSET
 
 
 class Record(Struct, frozen=True, kw_only=True):
