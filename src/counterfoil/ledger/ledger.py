@@ -194,8 +194,8 @@ class Ledger:
         """Commit what is queued, sign, and leave. The folder is complete without its log when this returns."""
         self._sweeper.close()
         loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._keeper.close)  # first: the writer copies the whole log back at the end
         await loop.run_in_executor(None, self._writer.close, CLOSE_S)
-        await loop.run_in_executor(None, self._keeper.close)
         await asyncio.sleep(0)  # the last acknowledgements are in the loop's queue
         self._log.close()
 

@@ -132,10 +132,6 @@ SELECT g.seq, g.writer, g.sequence, b.sealed, e.erased_at_ms, e.reason, e.signat
     g.replay_of, g.replay_key, g.end_user, g.end_user_key, g.record
 FROM generations g LEFT JOIN bodies b ON b.seq = g.seq LEFT JOIN erasures e ON e.seq = g.seq ORDER BY g.seq
 
--- name: chain_digest
--- The digest at one place of one writer's chain.
-SELECT digest FROM generations WHERE writer = ? AND sequence = ?
-
 -- name: stray_rows
 -- Rows of the other tables that no record explains.
 SELECT 'bodies', count(*) FROM bodies WHERE seq NOT IN (SELECT seq FROM generations)

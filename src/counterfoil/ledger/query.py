@@ -136,7 +136,7 @@ class LedgerReader:
                 return None
             value = ids.parse(stored.id) or 0
             return body.decode(self._opener().open(stored.team_id, value.to_bytes(16, "big"), sealed))
-        except BodyUnreadable:
+        except (BodyUnreadable, ValueError):
             return None
         except apsw.Error as error:
             raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error

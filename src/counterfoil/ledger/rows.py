@@ -82,7 +82,11 @@ class RowMaker:
         try:
             return self._row(settlement, _clean(settlement.record), future)
         except UNFIT:
-            return self._row(_bare(settlement), _bare_record(settlement), future)
+            return self.bare(settlement, future)
+
+    def bare(self, settlement: Settlement, future: Any) -> Row:
+        """The row of a call whose record cannot be stored: the facts that cannot be wrong, and no bodies."""
+        return self._row(msgspec.structs.replace(settlement, capture=None), _bare_record(settlement), future)
 
     def _row(self, settlement: Settlement, record: Record, future: Any) -> Row:
         value = parse(record.request_id)
@@ -173,10 +177,6 @@ def _clean(record: Record) -> Record:
         if type(value := getattr(record, name)) is str
     }
     return msgspec.structs.replace(record, **changes, tags=UNSET)
-
-
-def _bare(settlement: Settlement) -> Settlement:
-    return msgspec.structs.replace(settlement, capture=None)
 
 
 def _bare_record(settlement: Settlement) -> Record:

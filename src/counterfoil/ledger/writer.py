@@ -257,21 +257,33 @@ class Writer:
             try:
                 connected.store.append(rows)
             except _REFUSED:
-                self._append_singly(connected.store, rows)
+                self._append_singly(connected, rows)
             self.commits += 1
             self.rows += len(rows)
         if self._failing_since:
             self._recovered()
 
-    def _append_singly(self, store: Store, rows: list[Row]) -> None:
+    def _append_singly(self, connected: Connected, rows: list[Row]) -> None:
         for row in rows[:]:
             try:
-                store.append([row])
+                connected.store.append([row])
             except _REFUSED as error:
-                # A commit that reported an error may have reached the disk after all; then this very record is there.
-                if store.data_of(row.columns[0]) != row.data:
+                if not self._stands(connected, row):
                     rows.remove(row)
                     self._refuse(row.settlement, row.future, error)
+
+    def _stands(self, connected: Connected, row: Row) -> bool:
+        """Whether the call of a refused row has its record: this very one, or now one of the bare facts."""
+        store = connected.store
+        present = store.data_of(row.columns[0])
+        if present is not None:
+            # A commit that reported an error may have reached the disk after all; then this very record is there.
+            return present == row.data
+        try:
+            store.append([connected.maker.bare(row.settlement, None)])
+        except _REFUSED:
+            return False
+        return True
 
     def _done(self, rows: list[Row], wait_s: float) -> None:
         """Rule 2: free the slots, then tell the callers."""

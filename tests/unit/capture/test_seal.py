@@ -1,0 +1,167 @@
+"""A sealed body opens where it belongs, and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from itertools import count
+
+import pytest
+
+from counterfoil.capture.dictionary import DICTIONARY_1
+from counterfoil.capture.seal import (
+    PLAIN,
+    ZSTD,
+    ZSTD_DICTIONARY_1,
+    BodyUnreadable,
+    DataKey,
+    KeyRing,
+    Opener,
+    Sealer,
+    derive,
+    key_id_of,
+)
+
+RECORD = bytes(range(16))
+SECRET = b"s" * 32
+TEXT = b'{"id":"chatcmpl-1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant"}}]}'
+
+
+class Keys:
+    """Data keys in memory."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, tuple[str, bytes]] = {}
+
+    def newest(self, team_id: str) -> DataKey | None:
+        found = [DataKey(key_id, wrapped) for key_id, (team, wrapped) in self.rows.items() if team == team_id]
+        return found[-1] if found else None
+
+    def get(self, key_id: int) -> DataKey | None:
+        return DataKey(key_id, self.rows[key_id][1]) if key_id in self.rows else None
+
+    def add(self, team_id: str, wrapped: bytes) -> int:
+        self.rows[len(self.rows) + 1] = (team_id, wrapped)
+        return len(self.rows)
+
+
+@pytest.fixture
+def keys() -> Keys:
+    """Give an empty store of keys."""
+    return Keys()
+
+
+def _parts(keys: Keys, secret: bytes = SECRET) -> tuple[Sealer, Opener]:
+    ring = KeyRing(secret, keys, os.urandom)
+    return Sealer(ring, os.urandom), Opener(ring)
+
+
+@pytest.mark.parametrize(
+    ("body", "codec"),
+    [
+        (b"", PLAIN),
+        (b"short", PLAIN),
+        (TEXT, ZSTD_DICTIONARY_1),
+        (TEXT * 150, ZSTD_DICTIONARY_1),
+        (TEXT * 300, ZSTD),
+        (TEXT * 1000, ZSTD),
+        (random.Random(1).randbytes(200_000), PLAIN),
+    ],
+    ids=["empty", "tiny", "small", "16 KB", "30 KB", "100 KB", "incompressible"],
+)
+def test_round_trip(keys: Keys, body: bytes, codec: int) -> None:
+    """A body of any size opens to itself; its first byte says how it was packed."""
+    sealer, opener = _parts(keys)
+    sealed = sealer.seal("acme", RECORD, body)
+    assert (sealed[0], opener.open("acme", RECORD, sealed)) == (codec, body)
+
+
+def test_small_bodies_compress() -> None:
+    """The dictionary makes a short chat body smaller than half, header, nonce and tag included."""
+    sealer, _ = _parts(Keys())
+    assert len(sealer.seal("acme", RECORD, TEXT)) < len(TEXT) * 0.7
+    assert len(sealer.seal("acme", RECORD, TEXT * 4)) < len(TEXT)
+
+
+def test_one_key_a_team(keys: Keys) -> None:
+    """A team's bodies share one key, kept wrapped; another team has another."""
+    sealer, _ = _parts(keys)
+    ids = [key_id_of(sealer.seal(team, RECORD, TEXT)) for team in ("acme", "acme", "other")]
+    again, _ = _parts(keys)
+    assert [*ids, key_id_of(again.seal("acme", RECORD, TEXT))] == [1, 1, 2, 1]
+
+
+def test_elsewhere_it_does_not_open(keys: Keys) -> None:
+    """A blob moved to another record, another team, or under another secret is refused."""
+    sealer, opener = _parts(keys)
+    sealed = sealer.seal("acme", RECORD, TEXT)
+    sealer.seal("other", RECORD, TEXT)
+    _, foreign = _parts(keys, b"t" * 32)
+    for attempt in (
+        lambda: opener.open("acme", bytes(16), sealed),
+        lambda: opener.open("other", RECORD, sealed),
+        lambda: foreign.open("acme", RECORD, sealed),
+    ):
+        with pytest.raises(BodyUnreadable):
+            attempt()
+
+
+def test_every_flipped_bit_shows(keys: Keys) -> None:
+    """No bit of a sealed blob can change unnoticed, its codec and key number included."""
+    sealer, opener = _parts(keys)
+    sealed = sealer.seal("acme", RECORD, TEXT)
+    for bit in range(len(sealed) * 8):
+        changed = bytearray(sealed)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BodyUnreadable):
+            opener.open("acme", RECORD, bytes(changed))
+
+
+@pytest.mark.parametrize("length", [0, 4, 16, 17, 32])
+def test_a_cut_blob_does_not_open(keys: Keys, length: int) -> None:
+    """A blob cut short is unreadable, not an error of another kind."""
+    sealer, opener = _parts(keys)
+    with pytest.raises(BodyUnreadable):
+        opener.open("acme", RECORD, sealer.seal("acme", RECORD, TEXT)[:length])
+
+
+def test_a_destroyed_key_destroys_its_bodies(keys: Keys) -> None:
+    """Without its data key a body is gone, whatever copies of the blob there are."""
+    sealer, _ = _parts(keys)
+    sealed = sealer.seal("acme", RECORD, TEXT)
+    keys.rows.clear()
+    _, opener = _parts(keys)
+    with pytest.raises(BodyUnreadable, match="does not exist"):
+        opener.open("acme", RECORD, sealed)
+
+
+def test_forget_takes_a_new_key(keys: Keys) -> None:
+    """After its keys were destroyed a team is sealed for under a new one, once the sealer was told."""
+    sealer, opener = _parts(keys)
+    sealer.seal("acme", RECORD, TEXT)
+    keys.rows[1] = ("gone", b"")
+    sealer.forget()
+    sealed = sealer.seal("acme", RECORD, TEXT)
+    assert (key_id_of(sealed), opener.open("acme", RECORD, sealed)) == (2, TEXT)
+
+
+def test_nonces_never_repeat(keys: Keys) -> None:
+    """A sealer counts its nonces, and draws a new prefix when the counter is at its end."""
+    prefixes = count(1)
+    ring = KeyRing(SECRET, keys, os.urandom)
+    sealer = Sealer(ring, lambda size: next(prefixes).to_bytes(size, "big"))
+    sealer._counter = (1 << 32) - 2
+    nonces = [sealer.seal("acme", RECORD, TEXT)[5:17] for _ in range(4)]
+    assert len(set(nonces)) == 4
+    assert [nonce[:8] for nonce in nonces] == [(1).to_bytes(8, "big")] * 2 + [(2).to_bytes(8, "big")] * 2
+
+
+def test_purposes_are_separate() -> None:
+    """Keys derived for two purposes have nothing in common."""
+    assert derive(SECRET, b"one") != derive(SECRET, b"two")
+
+
+def test_the_dictionary_is_part_of_the_format() -> None:
+    """Dictionary 1 never changes: bodies on disk need the very one they were packed with."""
+    assert hashlib.sha256(DICTIONARY_1).hexdigest() == "484008184ec5bf577dc74386faad706be8406c5fcecb8a3c702864d85cd09938"
