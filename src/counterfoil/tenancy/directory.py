@@ -18,13 +18,15 @@ from collections.abc import Callable
 from hashlib import blake2s
 from typing import Final
 
+import msgspec
+
 from counterfoil.folder import DataFolder
 from counterfoil.record.record import CapturePolicy
 from counterfoil.tenancy import queries
 from counterfoil.tenancy.epoch import UNSETTLED
 from counterfoil.tenancy.keys import KeyKind, KeyReason, parse
 from counterfoil.tenancy.names import ALL_TEAMS
-from counterfoil.tenancy.principal import KeyRefused, Principal
+from counterfoil.tenancy.principal import KeyRefused, Principal, ScopeMissing
 from counterfoil.tenancy.scopes import TEAM_MEMBER
 from counterfoil.tenancy.store import Row, Store
 from counterfoil.tenancy.vault import Sealed, Vault, Wallet
@@ -67,6 +69,23 @@ class Directory:
                 if expires_at_ms is None or self._now_ms() < expires_at_ms:
                     return principal
         return self._find(key_text)
+
+    def for_team(self, principal: Principal, team_id: str) -> Principal:
+        """``principal`` acting inside ``team_id``: with that team's provider keys, and no more captured than it allows.
+
+        Raises :class:`ScopeMissing` for a team it does not see, :class:`KeyRefused` for one that is disabled.
+        """
+        if principal.team_id == team_id:
+            return principal
+        if not principal.sees(team_id):
+            raise ScopeMissing("admin", "This key sees its own team only.")
+        with self._store.lock:
+            self._refresh()
+            rows = self._store.rows(queries.TEAM, (team_id,))
+            if not rows or rows[0][4]:
+                raise KeyRefused(KeyReason.TEAM_DISABLED)
+            capture = strictest(rows[0][2], principal.capture)
+            return msgspec.structs.replace(principal, team_id=team_id, capture=capture, wallet=self._wallet(team_id))
 
     def close(self) -> None:
         """Close the database. Principals given out stay usable."""
