@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from counterfoil.api.app import build as build_api
+from counterfoil.api.app import prefixes
 from counterfoil.api.parts import ControlParts, Figures, Health
 from counterfoil.config.model import Config
 from counterfoil.errors import ConfigError
@@ -61,7 +62,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     )
     directory = Directory(folder)
     reader = LedgerReader(folder)
-    control: list[Any] = []
+    control: list[str] = []
     gateway = Gateway(
         Parts(
             ledger=ledger,
@@ -90,7 +91,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
             metrics=lambda: figures_of(gateway, ledger, folder.root),
         )
     )
-    control.extend(_control_prefixes(app))
+    control.extend(prefixes(app))
 
     async def stopped() -> None:
         await ledger.close()
@@ -169,12 +170,6 @@ def figures_of(gateway: Gateway, ledger: Ledger, root: Path) -> Figures:
 def _target(providers: dict[str, Provider], name: str) -> Target:
     provider, _, model = name.partition("/")
     return Target(providers[provider], model, name)
-
-
-def _control_prefixes(app: Any) -> set[str]:
-    """The first two segments of every control-plane path under /v1, so that other paths there are calls gone astray."""
-    paths = (getattr(route, "path", "") for route in app.routes)
-    return {"/".join(path.split("/")[:3]) for path in paths if path.startswith("/v1")}
 
 
 def _wall_ms() -> int:

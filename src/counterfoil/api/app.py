@@ -88,6 +88,14 @@ def build(parts: ControlParts) -> FastAPI:
     return app
 
 
+def prefixes(app: FastAPI) -> frozenset[str]:
+    """The first two segments of every path of ``app`` under ``/v1``; any other path there is a call gone astray.
+
+    Read from the document, which is made here once and then ready: FastAPI's list of routes hides included ones.
+    """
+    return frozenset("/".join(path.split("/")[:3]) for path in app.openapi()["paths"] if path.startswith("/v1/"))
+
+
 def _payer(parts: ControlParts, request: Request) -> str | None:
     """The team whose own prices a request sees; None for a key of all teams."""
     team_id = reading.principal(parts.directory, request).team_id

@@ -21,7 +21,7 @@ from counterfoil.api.parts import Figures, Health
 _COUNTERS: Final = (
     ("admitted", "Calls taken in: admitted = settled + open + refused."),
     ("settled", "Calls whose record is durable."),
-    ("refused", "Calls refused before they had a record of their own kind: overload, no ledger, shutting down."),
+    ("refused", "Calls refused before dispatch: overload, no ledger, shutting down."),
 )
 _GAUGES: Final = (
     ("open", "counterfoil_calls_open", "Calls in flight."),

@@ -171,7 +171,10 @@ def _what(value: dict[str, Any]) -> Text:
 
 
 def _how_long(value: dict[str, Any]) -> Text:
-    said = f"{words.duration(value['latency_ms'])} to the first output, {words.duration(value['generation_ms'])} in all"
+    total = words.duration(value["generation_ms"])
+    said = f"{words.duration(value['latency_ms'])} to the first output, {total} in all"
+    if not value["success"] and value["latency_ms"] == value["generation_ms"]:
+        said = f"{total} until it failed"
     if value["throughput"] is not None:
         said += f", {value['throughput']:.1f} tokens/s"
     if value.get("gateway_ms") is not None:
