@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from counterfoil.api import answers, content, reading, view
 from counterfoil.api.parts import ControlParts
@@ -66,6 +67,21 @@ _BODIES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
+class Shortcut:
+    """Serves the lookup before the router and its exit stacks are entered, which saves a tenth of a millisecond."""
+
+    def __init__(self, app: ASGIApp, endpoint: Endpoint) -> None:
+        self._app = app
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/v1/generations" and scope["method"] == "GET":
+            response = await self._endpoint(Request(scope, receive))
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
 class DirectRoute(APIRoute):
     """A documented route whose endpoint is called with the request and nothing else: no parameters to solve."""
 
@@ -75,11 +91,13 @@ class DirectRoute(APIRoute):
 
 
 def add(app: FastAPI, parts: ControlParts) -> None:
-    """Add ``GET /v1/generations``: first, because it is asked most."""
+    """Add ``GET /v1/generations``, the path that is asked most. A route documents it, :class:`Shortcut` serves it."""
+    lookup = Lookup(parts)
+    app.add_middleware(Shortcut, endpoint=lookup.by_query)
     _direct(
         app,
         "/v1/generations",
-        Lookup(parts).by_query,
+        lookup.by_query,
         summary="The record of one generation",
         parameters=[_ID_IN_QUERY, _TEAM],
         responses={400: {"description": "The id is missing or empty."}, **_RECORD},
