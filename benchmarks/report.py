@@ -21,6 +21,7 @@ from benchmarks.targets import REPOSITORY
 
 DOCUMENT: Final = REPOSITORY / "docs/benchmarks.md"
 CHARTS: Final = REPOSITORY / "docs/benchmarks"
+ROUNDS_MIN: Final = 5
 BEGIN: Final = "<!-- figures: made by `python -m benchmarks report`, do not edit -->"
 END: Final = "<!-- end of figures -->"
 _KEYS: Final = {"compare": "rounds", "audit": "audit", "growth": "growth"}
@@ -74,12 +75,17 @@ def _source(document: dict[str, Any]) -> str:
     machine, commit = document["machine"], document["commit"]
     sync = machine["fdatasync_us"]
     changed = " with uncommitted changes" if commit["changed"] else ""
+    pace = f"fdatasync p50 {sync['p50']} µs, p99 {sync['p99']} µs; load average {machine['load_average']:.1f}"
     return (
         f"Measured {document['made_at']} at commit `{commit['id']}`{changed} on {machine['processor']}, "
-        f"{machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}, Python {machine['python']}; "
-        f"fdatasync p50 {sync['p50']} µs, p99 {sync['p99']} µs; load average at the start "
-        f"{machine['load_average']:.1f}. Raw figures: `benchmarks/results/{document['file']}`.\n"
+        f"{machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
+        f"Python {machine['python']}; {pace}. Raw figures: `benchmarks/results/{document['file']}`.\n"
     )
+
+
+def _trial(series: Series) -> list[str]:
+    rounds = 1 + max((r.number for r in series.rounds), default=-1)
+    return [] if rounds >= ROUNDS_MIN else [f"**Only {rounds} rounds: a trial, not to be quoted.**", ""]
 
 
 def _series(rounds: Sequence[dict[str, Any]]) -> Series:
@@ -89,7 +95,7 @@ def _series(rounds: Sequence[dict[str, Any]]) -> Series:
 def _compare(document: dict[str, Any]) -> list[str]:
     series = _series(document["rounds"])
     names = [name for name, each in document["targets"].items() if not each["skipped"]]
-    lines = ["## Beside nginx and the peers\n", _source(document)]
+    lines = ["## Beside nginx and the peers\n", _source(document), *_trial(series)]
     versions = [f"{name} {document['targets'][name]['version']}" for name in names]
     lines.append("Versions: " + ", ".join(versions) + ".")
     skipped = {name: each["skipped"] for name, each in document["targets"].items() if each["skipped"]}
@@ -162,7 +168,7 @@ def _audit(document: dict[str, Any]) -> list[str]:
         rows.append([name, figures.text(unary), figures.text(frame), figures.text(tax, digits=2)])
     head = ["capture and durability", "CPU a request, µs", "CPU a chunk, µs", "÷ capture off"]
     note = "Every mode writes a durable record; `off` keeps no body.\n"
-    return ["## What the audit costs\n", _source(document), note, *table(head, rows)]
+    return ["## What the audit costs\n", _source(document), *_trial(series), note, *table(head, rows)]
 
 
 def _growth(document: dict[str, Any]) -> list[str]:
