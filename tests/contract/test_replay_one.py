@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from counterfoil.cli import replay as cli
+from counterfoil.cli.where import Source
 from emulators import inprocess
 from emulators.inprocess import InProcess
 from emulators.scripted import ScriptedUpstream, Seen, answer, chat_answer, chat_frames, chunked
@@ -218,3 +220,20 @@ def test_passed_through_as_it_comes(gateway, key):
     assert done.headers["content-type"].startswith("text/event-stream")
     assert done.body.endswith(b"data: [DONE]\n\n")
     assert done.headers["x-replay-of"] == original
+
+
+def test_the_command_line_shows_what_differs(gateway, key, capsys):
+    """`replay` and `diff` show the words that differ, from a gateway and from the data folder alike."""
+    original = called(gateway, key)
+    source = Source(url=f"http://127.0.0.1:{gateway.port}", key=key)
+    cli.replay(original, patch='{"temperature": 1}', source=source)
+    shown = capsys.readouterr().out
+    assert "different" in shown
+    assert "{+" in shown
+    rerun = shown.split()[2]
+    cli.diff(original, rerun, source=source)
+    there = capsys.readouterr().out
+    cli.diff(original, rerun, source=Source(data=gateway.folder.root))
+    assert capsys.readouterr().out == there == shown
+    cli.replay(original, dry_run=True, edit=("/messages/0/content=Bye",), source=source)
+    assert "Bye" in capsys.readouterr().out
