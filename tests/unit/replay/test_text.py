@@ -132,3 +132,10 @@ def test_thoughts_are_not_the_answer():
 def test_what_is_no_answer_is_compared_by_digest(body):
     """Bytes that hold no answer are told apart by digest and never raise."""
     assert read(body, "audio/mpeg").digest is not None
+
+
+def test_vectors_are_compared_by_digest():
+    """Two answers whose protocol has no text are never taken for equal unless their bytes are."""
+    one, other = (read(json.dumps({"data": [{"embedding": [n]}]}).encode(), "application/json") for n in (1, 2))
+    assert one.digest is not None
+    assert one != other
