@@ -76,7 +76,7 @@ def number(value: float, digits: int = 1) -> str:
 
 def verdict(series: Series) -> list[str]:
     """Sentences on void rounds and on records that do not match the calls at the mock."""
-    lines = [f"void: {r.target}, {r.scenario}, round {r.number + 1}: {r.void}" for r in series.void]
+    lines = [f"void: {r.target}, {r.scenario}, round {r.number + 1}: {r.void.splitlines()[0]}" for r in series.void]
     lines += [f"BROKEN: {r.target}, {r.scenario}, round {r.number + 1}: {r.broken}" for r in series.broken]
     counted = [r for r in series.rounds if r.records is not None]
     if counted and not series.broken:

@@ -60,7 +60,9 @@ def run(parts: Sequence[str], only: Sequence[str], times: int, growth_tables: Se
         if "audit" in parts and not Counterfoil().missing():
             found.append(_audit(bench, report, times))
         if "growth" in parts:
-            report.add(growth=growth.measure(bench, growth_tables, times))
+            tables, series = growth.measure(bench, growth_tables, times)
+            report.add(growth=tables, growth_rounds=[asdict(r) for r in series.rounds])
+            found.append(series)
     lines = [line for series in found for line in figures.verdict(series)]
     sys.stdout.write("\n".join([*lines, f"written: {report.path}"]) + "\n")
     return int(any(series.broken for series in found))

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from benchmarks import figures, lookups
 from benchmarks.compare import Series, alternate, running, show_progress
 from benchmarks.mock import Behaviour
-from benchmarks.rounds import Bench, Scenario
+from benchmarks.rounds import Bench, Round, Scenario
 from benchmarks.statistics import estimate
 from benchmarks.targets import LOAD_CORE, TARGET_CORE, Counterfoil, Nginx, Target
 
@@ -30,29 +30,45 @@ RATES: Final = (250, 500, 1000, 2000, 4000, 8000)
 WORKERS: Final = (1, 2)
 
 
-def measure(bench: Bench, tables: Sequence[str], times: int) -> dict[str, list[Row]]:
-    """The named tables, all when none is named."""
-    makers: dict[str, Callable[[Bench, int], list[Row]]] = {
+class Recorder:
+    """Alternates rounds like `compare.alternate` and keeps them all, so that no void or broken one goes unseen."""
+
+    def __init__(self, bench: Bench, times: int) -> None:
+        self.bench = bench
+        self.times = times
+        self.rounds: list[Round] = []
+
+    def alternate(self, targets: Sequence[Target], scenarios: Sequence[Scenario], times: int | None = None) -> Series:
+        """The rounds of the scenarios against the targets, `times` each unless told otherwise."""
+        series = alternate(self.bench, targets, scenarios, times or self.times, show_progress)
+        self.rounds.extend(series.rounds)
+        return series
+
+
+def measure(bench: Bench, tables: Sequence[str], times: int) -> tuple[dict[str, list[Row]], Series]:
+    """The named tables, all when none is named; and every round behind them."""
+    makers: dict[str, Callable[[Recorder], list[Row]]] = {
         "bodies": bodies,
         "streams": streams,
         "load": load,
         "workers": workers,
-        "lookups": lookups.measure,
+        "lookups": lambda _: lookups.measure(),
     }
+    recorder = Recorder(bench, times)
     made: dict[str, list[Row]] = {}
     for name in tables or makers:
         sys.stderr.write(f"growth: {name}\n")
-        made[name] = makers[name](bench, times)
-    return made
+        made[name] = makers[name](recorder)
+    return made, Series(tuple(recorder.rounds))
 
 
-def bodies(bench: Bench, times: int) -> list[Row]:
+def bodies(recorder: Recorder) -> list[Row]:
     """CPU per request against the size of the request's body."""
     scenarios = [
         Scenario(f"{size:,} bytes", rate=min(1000.0, BODY_BYTES_PER_SECOND / size), connections=32, request_bytes=size)
         for size in BODY_BYTES
     ]
-    series, names = _beside_nginx(bench, scenarios, times)
+    series, names = _beside_nginx(recorder, scenarios, recorder.times)
     return [
         {"body_bytes": size, "rate": scenario.rate}
         | {name: _value(series, scenario, name, figures.cpu_per_request) for name in names}
@@ -60,10 +76,10 @@ def bodies(bench: Bench, times: int) -> list[Row]:
     ]
 
 
-def streams(bench: Bench, times: int) -> list[Row]:
+def streams(recorder: Recorder) -> list[Row]:
     """CPU per frame, delay of a frame and memory against the number of streams open at once."""
     scenarios = [_stream_scenario(count) for count in STREAM_COUNTS]
-    series, names = _beside_nginx(bench, scenarios, min(times, 3))
+    series, names = _beside_nginx(recorder, scenarios, min(recorder.times, 3))
     rows: list[Row] = []
     for count, scenario in zip(STREAM_COUNTS, scenarios, strict=True):
         row: Row = {"streams": count}
@@ -75,14 +91,14 @@ def streams(bench: Bench, times: int) -> list[Row]:
     return rows
 
 
-def load(bench: Bench, times: int) -> list[Row]:
+def load(recorder: Recorder) -> list[Row]:
     """CPU, latency and the wait for the commit against the rate of calls."""
     if Counterfoil().missing():
         return []
     scenarios = [Scenario(f"{rate:,}/s", rate=rate, connections=256) for rate in RATES]
-    with running(Counterfoil(), bench.port) as target:
-        bench.warm(target)
-        series = alternate(bench, [target], scenarios, times, show_progress)
+    with running(Counterfoil(), recorder.bench.port) as target:
+        recorder.bench.warm(target)
+        series = recorder.alternate([target], scenarios)
         name = target.name
     return [
         {
@@ -97,7 +113,7 @@ def load(bench: Bench, times: int) -> list[Row]:
     ]
 
 
-def workers(bench: Bench, times: int) -> list[Row]:
+def workers(recorder: Recorder) -> list[Row]:
     """Requests a second and CPU against workers: on the target's one core, and on both cores beside the load."""
     if Counterfoil().missing():
         return []
@@ -105,16 +121,16 @@ def workers(bench: Bench, times: int) -> list[Row]:
     rows: list[Row] = []
     for cores in (frozenset({TARGET_CORE}), frozenset({TARGET_CORE, LOAD_CORE})):
         for count in WORKERS:
-            with running(Counterfoil(workers=count, cores=cores), bench.port) as target:
-                bench.warm(target)
-                series = alternate(bench, [target], [scenario], times, show_progress)
+            with running(Counterfoil(workers=count, cores=cores), recorder.bench.port) as target:
+                recorder.bench.warm(target)
+                series = recorder.alternate([target], [scenario])
                 name = target.name
-            per_second = estimate([r.per_second for r in series.of(scenario.name, name)])
+            found = estimate([r.per_second for r in series.of(scenario.name, name)])
             rows.append(
                 {
                     "workers": count,
                     "cores": len(cores),
-                    "per_second": per_second.value,
+                    "per_second": round(found.value, 1) if found.rounds else None,
                     "cpu_us": _value(series, scenario, name, figures.cpu_per_request),
                     "ledger_p99_us": _split(series, scenario, name, "p99"),
                     "rss_bytes": _value(series, scenario, name, figures.rss),
@@ -137,13 +153,13 @@ def _stream_scenario(count: int) -> Scenario:
     )
 
 
-def _beside_nginx(bench: Bench, scenarios: Sequence[Scenario], times: int) -> tuple[Series, list[str]]:
+def _beside_nginx(recorder: Recorder, scenarios: Sequence[Scenario], times: int) -> tuple[Series, list[str]]:
     targets: list[Target] = [t for t in (Nginx(), Counterfoil()) if not t.missing()]
     with ExitStack() as stack:
         for target in targets:
-            stack.enter_context(running(target, bench.port))
-            bench.warm(target)
-        return alternate(bench, targets, scenarios, times, show_progress), [t.name for t in targets]
+            stack.enter_context(running(target, recorder.bench.port))
+            recorder.bench.warm(target)
+        return recorder.alternate(targets, scenarios, times), [t.name for t in targets]
 
 
 def _value(series: Series, scenario: Scenario, name: str, figure: Callable[[Any], float]) -> float | None:

@@ -20,7 +20,6 @@ from typing import Any, Final
 
 import uvloop
 
-from benchmarks.rounds import Bench
 from benchmarks.statistics import quantile
 from benchmarks.targets import SCRATCH
 from counterfoil.folder import DataFolder
@@ -56,7 +55,7 @@ _LINES = tuple(
 _USAGE = Usage(97, 220, 317, {"cached_tokens": 0}, {"reasoning_tokens": 0}, source=UsageSource.REPORTED)
 
 
-def measure(_bench: Bench, _times: int) -> list[dict[str, Any]]:
+def measure() -> list[dict[str, Any]]:
     """A row for each size up to `COUNTERFOIL_BENCH_RECORDS`: p50 and p99 in µs, and bytes a record."""
     SCRATCH.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="lookups-", dir=SCRATCH))

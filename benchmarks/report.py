@@ -172,14 +172,15 @@ def _audit(document: dict[str, Any]) -> list[str]:
 
 
 def _growth(document: dict[str, Any]) -> list[str]:
-    lines = ["## How cost grows\n", _source(document)]
+    series = _series(document["growth_rounds"])
+    lines = ["## How cost grows\n", _source(document), *_trial(series)]
     for name, rows in document["growth"].items():
         if rows:
             head = list(rows[0])
             lines.append(f"### {name}\n")
             lines += table(head, [[_cell(row.get(column)) for column in head] for row in rows])
             lines += _growth_chart(name, rows)
-    return lines
+    return lines + _void(series)
 
 
 def _growth_chart(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -192,7 +193,7 @@ def _growth_chart(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return figures.number(value, 1) if isinstance(value, int | float) else "–"
+    return figures.number(value, 0 if value == int(value) else 1) if isinstance(value, int | float) else "–"
 
 
 def _chart(name: str, svg: str) -> list[str]:

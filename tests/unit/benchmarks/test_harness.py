@@ -16,7 +16,7 @@ from benchmarks.compare import Series
 from benchmarks.load import Outcome, parse_splits
 from benchmarks.mock import Behaviour, _request_size
 from benchmarks.report import table
-from benchmarks.rounds import Bench, Round, Scenario, _judge
+from benchmarks.rounds import Bench, Round, Scenario, _judge, is_broken
 from benchmarks.scenarios import PEAK, STREAMS, slowed
 from benchmarks.statistics import estimate, histogram, quantile
 from benchmarks.targets import Audit, Counterfoil, Direct
@@ -191,6 +191,16 @@ def test_a_difference_between_records_and_calls_breaks_the_run():
         round_ = bench.run(target, Scenario("u", rate=50, connections=4, warm_s=0.0, window_s=0.2))
     assert "0 records for" in round_.broken
     assert Series((round_,)).broken
+
+
+@pytest.mark.parametrize(
+    ("failed", "records", "broken"),
+    [(0, 10, False), (0, 9, True), (0, 11, True), (3, 13, False), (3, 14, True), (3, 9, True)],
+    ids=["equal", "lost", "invented", "refused with record", "more than refused", "lost beside refusals"],
+)
+def test_only_calls_refused_before_dispatch_may_have_records_beyond_the_mock(failed, records, broken):
+    """Records equal hits, plus at most one for each failed call; fewer is always a loss."""
+    assert is_broken(records, hits=10, failed=failed) is broken
 
 
 def test_missing_peers_say_so(monkeypatch, tmp_path):
