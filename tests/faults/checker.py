@@ -1,0 +1,167 @@
+"""What must hold after every fault, checked in one place: nothing lost, nothing doubled, nothing invented.
+
+Each call carries a mark of its own: in the body's ``user``, where the provider sees it, and as ``X-App-Id``, which the
+journal keeps; so even the record of a call whose process died names the call it belongs to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from counterfoil.folder import DataFolder
+from counterfoil.ledger.query import LedgerReader
+from emulators.gateway import Gateway
+from emulators.raw import RawClient, post
+from emulators.scripted import ScriptedUpstream, Seen, Step, Wait, answer, chat_answer, chat_frames, chunked
+
+CHAT: Final = "/v1/chat/completions"
+JOURNAL_BYTES: Final = 8 << 20
+RESERVE_BYTES: Final = 8 << 20
+LOG_BYTES_MAX: Final = 96 << 20
+"""The write-ahead log at its worst: it starts anew at 64 MiB, after the batch that reached it."""
+RECORD_BYTES_MAX: Final = 64 << 10
+"""Far above what one of these small calls may take in the database, with its bodies and its place in every index."""
+
+
+@dataclass
+class Sent:
+    """What the clients of one test sent and got. ``acknowledged`` has the calls whose last byte arrived."""
+
+    marks: set[str] = field(default_factory=set)
+    acknowledged: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Mark → generation id and HTTP status."""
+    numbers: Any = field(default_factory=itertools.count)
+
+    def call(self, gateway: Gateway, key: str, *, stream: bool = False, client: RawClient | None = None) -> int | None:
+        """Send one call and read its answer; give the status, or None when the answer did not come whole."""
+        mark = f"call-{next(self.numbers)}"
+        self.marks.add(mark)
+        with contextlib.ExitStack() as stack:
+            try:
+                own = client or stack.enter_context(RawClient(gateway.port))
+                own.send(post(CHAT, body_of(mark, stream=stream), key, x_app_id=mark))
+                reply = own.reply()
+            except (OSError, AssertionError, ValueError):
+                return None  # the connection broke: nothing was acknowledged
+        whole = reply.body.endswith(b"data: [DONE]\n\n") if stream and reply.status == 200 else _is_json(reply.body)
+        if not whole:
+            return None
+        self.acknowledged[mark] = (reply.generation_id, reply.status)
+        return reply.status
+
+
+def body_of(mark: str, *, stream: bool) -> bytes:
+    """A small chat call that carries ``mark``."""
+    body = {"model": "local/gpt-4o-mini", "user": mark, "messages": [{"role": "user", "content": f"Say {mark}."}]}
+    return json.dumps(body | ({"stream": True} if stream else {})).encode()
+
+
+def mixed(seen: Seen) -> list[Step]:
+    """A provider's script: unary answers and streams, each at its own pace."""
+    pace = random.Random(seen.body).random() * 0.01
+    if not seen.json.get("stream"):
+        return [Wait(pace), *answer(chat_answer())]
+    head, *frames = chunked(*chat_frames("one", "two", "three"))
+    return [Wait(pace), head, *itertools.chain.from_iterable((frame, Wait(pace / 4)) for frame in frames)]
+
+
+@contextlib.contextmanager
+def load(gateway: Gateway, sent: Sent, threads: int = 6) -> Iterator[None]:
+    """Keep calls in flight, half of them streams, until the block ends; every thread has ended then."""
+    stop = threading.Event()
+    key = gateway.key()
+
+    def work(number: int) -> None:
+        while not stop.is_set() and sent.call(gateway, key, stream=number % 2 == 1) is not None:
+            pass
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join(30)
+        assert not any(worker.is_alive() for worker in workers), "a client hangs"
+
+
+def records_of(gateway: Gateway) -> list[dict[str, Any]]:
+    """Every record, as the running gateway exports them to the team."""
+    exported = gateway.request("GET", "/v1/generations/export", key=gateway.key())
+    assert exported.status == 200, exported.body
+    *records, last = (json.loads(line) for line in exported.body.splitlines())
+    assert last["manifest"]["records"] == len(records)
+    return records
+
+
+def check(gateway: Gateway, upstream: ScriptedUpstream, sent: Sent, *, verify: bool = True) -> list[dict[str, Any]]:
+    """Hold the running gateway to every invariant; give its records. ``verify`` reads and prices all of it again."""
+    records = records_of(gateway)
+    by_mark = Counter(record["app_id"] for record in records)
+    for mark, (generation_id, status) in sent.acknowledged.items():
+        record = gateway.record(generation_id)
+        assert (record["app_id"], record["status_code"]) == (mark, status), "an answer without its record"
+    reached = Counter(seen.json["user"] for seen in upstream.seen if seen.body)
+    assert all(count == 1 for count in reached.values()), "one call reached the provider twice"
+    unrecorded = [mark for mark in reached if by_mark[mark] != 1]
+    assert not unrecorded, f"the provider saw calls that have no record, or several: {unrecorded}"
+    assert by_mark.keys() <= sent.marks, "an invented record"
+    assert all(count == 1 for count in by_mark.values()), "two records of one call"
+    for record in records:
+        assert record["cost_nanos"] == sum(line["amount_nanos"] for line in record["pricing_lines"])
+        assert record["success"] == (record["error_code"] is None)
+        assert record["latency_ms"] <= record["generation_ms"]
+    check_folder(gateway)
+    if verify:
+        said = gateway.command("ledger", "verify", "--json", check=False)
+        assert said.returncode == 0, said.stdout + said.stderr
+    return records
+
+
+def check_folder(gateway: Gateway) -> None:
+    """No call is open, and no file has grown beyond what the records explain."""
+    reader = LedgerReader(DataFolder.existing(gateway.data))
+    try:
+        stats = reader.stats()
+    finally:
+        reader.close()
+    assert stats["open_intents"] == 0, "an intent without an end"
+    sizes = {path.name: path.stat().st_size for path in gateway.data.rglob("*") if path.is_file()}
+    assert sizes["ledger.db"] <= (4 << 20) + RECORD_BYTES_MAX * stats["records"]
+    assert sizes.get("ledger.db-wal", 0) <= LOG_BYTES_MAX
+    assert sizes.get("reserve", 0) <= RESERVE_BYTES
+    assert all(size == JOURNAL_BYTES for name, size in sizes.items() if name.endswith(".intents"))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> float:
+    """Return the seconds until ``condition()`` held; fail when it does not in time."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "it never happened"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def settled(gateway: Gateway) -> bool:
+    """Whether no call is open in any worker's journal."""
+    logs = (gateway.data / "journal").glob("*.intents")
+    return not any(log.read_bytes()[::512].count(1) for log in logs)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except ValueError:
+        return False
+    return True
