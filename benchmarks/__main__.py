@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seconds", type=float, default=8.0)
     command = commands.add_parser("peers", help="install other gateways outside the repository")
     command.add_argument("verb", choices=["install"])
-    command.add_argument("names", nargs="*", metavar="NAME", help="litellm, portkey, bifrost, aiohttp; default all")
+    command.add_argument("names", nargs="*", metavar="NAME", help="such as litellm or py-spy; default all")
     return parser
 
 

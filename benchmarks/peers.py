@@ -143,6 +143,7 @@ def install(names: Sequence[str]) -> int:
         "portkey": lambda: _npm("portkey", "@portkey-ai/gateway", {"@hono/node-server": "1.14.1"}),
         "bifrost": lambda: _go("github.com/maximhq/bifrost/transports/bifrost-http@latest"),
         "aiohttp": lambda: _pip("aiohttp", "aiohttp", "uvloop"),
+        "py-spy": lambda: _pip("tools", "py-spy"),  # no peer, but the profiler
     }
     failed = False
     for name in names or steps:

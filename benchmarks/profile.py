@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -35,11 +36,11 @@ def run(scenario_name: str, seconds: float) -> int:
 
 
 def _command(pids: list[int], seconds: float, output: Path) -> tuple[list[str], str] | None:
-    beside = Path(sys.executable).with_name("py-spy")
-    py_spy = str(beside) if beside.exists() else shutil.which("py-spy")
+    places = [str(Path(sys.executable).parent), str(SCRATCH / "tools/bin"), os.environ.get("PATH", "")]
+    py_spy = shutil.which("py-spy", path=os.pathsep.join(places))
     if py_spy:
         path = output.with_suffix(".txt")
-        options = ["--format", "raw", "--native", "--subprocesses", "--rate", "400", "--duration", str(int(seconds))]
+        options = ["--format", "raw", "--subprocesses", "--rate", "400", "--duration", str(int(seconds))]
         return [py_spy, "record", "--pid", str(pids[0]), *options, "--output", str(path)], f"folded stacks: {path}"
     if shutil.which("perf"):
         path = output.with_suffix(".data")
