@@ -195,7 +195,8 @@ class ScriptedUpstream:
                 writer.transport.abort()
                 return False
             case Hang():
-                await reader.read()
+                with contextlib.suppress(ConnectionError):  # a reset is a way to hang up, too
+                    await reader.read()
                 self.hung_up += 1
                 return False
         return True
