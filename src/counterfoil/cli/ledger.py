@@ -107,9 +107,7 @@ def checkpoint(*, as_json: AsJson = False, place: Place = HERE) -> None:
         connection = database.open_writer(folder.ledger_db, "fsync")
         try:
             store = Store(connection, number)
-            statement, signature = signer.checkpoint(number, store.sequence, store.digest, store.unsigned)
-            store.add_checkpoint(statement, signature)
-            signed.append(msgspec.json.decode(statement))
+            signed.append(msgspec.to_builtins(store.sign(signer).said))
         finally:
             connection.close()
             log.close()

@@ -54,7 +54,12 @@ class Keeper:
         """The writer's part: copy the rest. Raises :class:`apsw.Error`."""
         self.wants_finish = False
         overdue = self._pages >= LOG_PAGES_MAX
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART if overdue else apsw.SQLITE_CHECKPOINT_PASSIVE)
+        try:
+            connection.wal_checkpoint(
+                mode=apsw.SQLITE_CHECKPOINT_RESTART if overdue else apsw.SQLITE_CHECKPOINT_PASSIVE
+            )
+        except apsw.BusyError:
+            return  # another worker is copying, or a reader holds the log; the next commit asks again
         self.checkpoints += 1
 
     def close(self) -> None:
@@ -71,10 +76,14 @@ class Keeper:
                     return
                 try:
                     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                except apsw.BusyError:
+                    pass  # another worker is copying the same log
                 except apsw.Error as error:
                     # The log keeps what was not copied. The writer's own part meets the same fault and says so.
                     _log.warning("ledger_checkpoint_failed", extra={"reason": type(error).__name__})
-                self._signal.clear()
                 self.wants_finish = True
+                self._signal.clear()
+                if self._closing:  # close() may have set the signal just before it was cleared
+                    return
         finally:
             connection.close()

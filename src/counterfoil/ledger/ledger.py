@@ -90,7 +90,7 @@ class Ledger:
 
         def connect() -> Connected:
             connection = database.open_writer(path, durability, vfs)
-            ring = KeyRing(secret, StoredKeys(connection, now_ms()), entropy)
+            ring = KeyRing(secret, StoredKeys(connection), entropy)
             return Connected(connection, Store(connection, log.number), RowMaker(Sealer(ring, entropy), retention_days))
 
         reserve = Reserve(folder.root / "reserve")

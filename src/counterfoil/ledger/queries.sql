@@ -99,8 +99,12 @@ SELECT key_id, wrapped FROM data_keys WHERE team_id = ? ORDER BY key_id DESC LIM
 -- name: data_key
 SELECT key_id, wrapped FROM data_keys WHERE key_id = ?
 
+-- name: data_keys
+-- Every key and whose it is.
+SELECT team_id, key_id FROM data_keys
+
 -- name: add_data_key
-INSERT INTO data_keys (team_id, created_at_ms, wrapped) VALUES (?, ?, ?) RETURNING key_id
+INSERT INTO data_keys (team_id, wrapped) VALUES (?, ?) RETURNING key_id
 
 -- name: add_checkpoint
 INSERT INTO checkpoints (writer, first_sequence, last_sequence, last_seq, statement, signature)
@@ -117,7 +121,7 @@ SELECT first_sequence, last_sequence, last_seq, statement, signature FROM checkp
 WHERE writer = ?1 AND last_sequence >= ?2 AND first_sequence <= ?2 ORDER BY last_sequence LIMIT 1
 
 -- name: checkpoints
-SELECT number, writer, first_sequence, last_sequence, statement, signature FROM checkpoints ORDER BY number
+SELECT writer, first_sequence, last_sequence, last_seq, statement, signature FROM checkpoints ORDER BY number
 
 -- name: chain_records
 -- Everything the verification of the chain reads, in the order of commit.

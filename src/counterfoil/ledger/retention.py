@@ -2,8 +2,9 @@
 
 A record commits to the digest of its sealed bodies, and the chain to the record. Deleting the bodies touches neither,
 so a swept or erased ledger verifies like any other. An erasure before its time is signed: otherwise a deleted body
-could pass for an erased one. What was deleted is overwritten in the database file (``secure_delete``), and the log is
-copied back and cut so that no copy stays there.
+could pass for an erased one. What was deleted is overwritten with zeros in the database file (``secure_delete``). The
+write-ahead log may hold a sealed copy until its place in the log is used again, which is soon in a busy gateway; when
+the gateway stops the log is emptied.
 """
 
 from __future__ import annotations

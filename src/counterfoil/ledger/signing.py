@@ -37,16 +37,26 @@ class Statement(Struct, frozen=True, forbid_unknown_fields=True):
     """What a checkpoint says.
 
     ``first_sequence`` … ``last_sequence`` is the stretch since the one before (empty: first is last plus one);
-    ``digest`` is the chain's end and ``root`` the commitment to the stretch's digests, both in hex.
+    ``digest`` is the chain's end and ``root`` the commitment to the stretch's digests, both in hex. ``last_seq`` is the
+    newest record of any writer at that moment.
     """
 
     version: int
     writer: str
     first_sequence: int
     last_sequence: int
+    last_seq: int
     digest: str
     root: str
     signed_at_ms: int
+
+
+class Checkpoint(Struct, frozen=True):
+    """A signed statement: what it says, its canonical JSON, and the signature over that."""
+
+    said: Statement
+    statement: bytes
+    signature: bytes
 
 
 class Witnessed(Struct, frozen=True):
@@ -70,38 +80,35 @@ class Signer:
         self.public_key = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
     def checkpoint(
-        self, writer: int, last_sequence: int, digest: bytes, stretch: Sequence[bytes]
-    ) -> tuple[bytes, bytes]:
-        """The canonical statement and its signature for a chain that ends at ``digest``.
-
-        ``stretch`` has the digests since the last checkpoint, in order.
-        """
-        statement = msgspec.json.encode(
-            Statement(
-                version=1,
-                writer=writer_name(writer),
-                first_sequence=last_sequence - len(stretch) + 1,
-                last_sequence=last_sequence,
-                digest=digest.hex(),
-                root=root(stretch).hex(),
-                signed_at_ms=self._now_ms(),
-            )
+        self, writer: int, last_sequence: int, digest: bytes, stretch: Sequence[bytes], last_seq: int
+    ) -> Checkpoint:
+        """The checkpoint of a chain that ends at ``digest``; ``stretch`` has its digests since the last, in order."""
+        said = Statement(
+            version=1,
+            writer=writer_name(writer),
+            first_sequence=last_sequence - len(stretch) + 1,
+            last_sequence=last_sequence,
+            last_seq=last_seq,
+            digest=digest.hex(),
+            root=root(stretch).hex(),
+            signed_at_ms=self._now_ms(),
         )
-        return statement, self._key.sign(_CHECKPOINT_PURPOSE + statement)
+        statement = msgspec.json.encode(said)
+        return Checkpoint(said, statement, self._key.sign(_CHECKPOINT_PURPOSE + statement))
 
     def erasure(self, identity: bytes, erased_at_ms: int, reason: str) -> bytes:
         """The signature of the statement that the bodies of record ``identity`` were erased on purpose."""
         return self._key.sign(erasure_message(identity, erased_at_ms, reason))
 
-    def witness(self, writer: int, statement: bytes, signature: bytes) -> None:
+    def witness(self, checkpoint: Checkpoint) -> None:
         """Append the checkpoint to the second place, synced, when there is one. Raises :class:`OSError`."""
         if self._witness is None:
             return
-        line = msgspec.json.encode(Witnessed(statement.decode(), signature.hex(), self.public_key.hex())) + b"\n"
-        path = self._witness / f"{writer_name(writer)}.jsonl"
+        witnessed = Witnessed(checkpoint.statement.decode(), checkpoint.signature.hex(), self.public_key.hex())
+        path = self._witness / f"{checkpoint.said.writer}.jsonl"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, line)
+            os.write(descriptor, msgspec.json.encode(witnessed) + b"\n")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

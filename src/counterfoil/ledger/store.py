@@ -19,6 +19,7 @@ import apsw
 from counterfoil.capture.seal import DataKey
 from counterfoil.ledger.packing import Unpacker
 from counterfoil.ledger.rows import GENERATION_COLUMNS, Row
+from counterfoil.ledger.signing import Checkpoint, Signer
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.record import codec
 
@@ -116,12 +117,14 @@ class Store:
         self.indexed_seq = start
         self.last_seq = last
 
-    def add_checkpoint(self, statement: bytes, signature: bytes) -> None:
-        """Keep a signed statement about the chain from the last checkpoint up to where it is now."""
-        first = self.sequence - len(self.unsigned) + 1
-        values = (self.writer, first, self.sequence, self.last_seq, statement, signature)
-        self._execute(QUERIES["add_checkpoint"], values)
+    def sign(self, signer: Signer) -> Checkpoint:
+        """Sign the chain from the last checkpoint up to where it is now, and keep the statement."""
+        checkpoint = signer.checkpoint(self.writer, self.sequence, self.digest, self.unsigned, self.last_seq)
+        said = checkpoint.said
+        values = (self.writer, said.first_sequence, said.last_sequence, said.last_seq)
+        self._execute(QUERIES["add_checkpoint"], (*values, checkpoint.statement, checkpoint.signature))
         self.unsigned = []
+        return checkpoint
 
     def _insert(self, statements: dict[int, str], rows: list[tuple[Any, ...]]) -> None:
         done, count = 0, len(rows)
@@ -153,9 +156,8 @@ class Store:
 class StoredKeys:
     """The data keys in the database (:class:`counterfoil.capture.seal.DataKeyStore`)."""
 
-    def __init__(self, connection: apsw.Connection, now_ms: int = 0) -> None:
+    def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
-        self._now_ms = now_ms
 
     def newest(self, team_id: str) -> DataKey | None:
         found = self._connection.execute(QUERIES["newest_data_key"], (team_id,)).get
@@ -166,4 +168,4 @@ class StoredKeys:
         return None if found is None else DataKey(*found)
 
     def add(self, team_id: str, wrapped: bytes) -> int:
-        return self._connection.execute(QUERIES["add_data_key"], (team_id, self._now_ms, wrapped)).get
+        return self._connection.execute(QUERIES["add_data_key"], (team_id, wrapped)).get

@@ -131,29 +131,31 @@ class Verifier:
         self._problems: list[Problem] = []
         self._chains: dict[int, _Chain] = {}
         self._statements: dict[int, list[Statement]] = {}
-        self._keys_seen: set[tuple[str, int]] = set()
+        self._keys: set[tuple[str, int]] = set()
         self._records = 0
+        self._checkpoints = 0
         self._bodies = 0
 
     def run(self) -> Report:
         """Walk the whole ledger in one snapshot; give what was found."""
-        checkpoints = 0
+        chain = (self._read_checkpoints, self._walk, self._check_statements, self._check_witness)
+        deep = (self._check_rows, self._check_keys, self._check_tables)
         try:
             self._connection.execute("BEGIN")
-            checkpoints = self._read_checkpoints()
-            self._walk()
-            self._check_statements()
-            self._check_witness()
-            if self._deep:
-                self._check_rows()
-                self._check_tables()
-        except apsw.CorruptError as error:
-            self._problems.append(Problem("damaged", "", 0, "", f"the database file is damaged ({error})"))
+            for check in (*chain, *deep) if self._deep else chain:
+                self._guarded(check)
         except _TooMany:
             pass  # the report is full; that the ledger does not hold is known
         finally:
             self._connection.close()
-        return Report(self._records, checkpoints, self._bodies, self._problems)
+        return Report(self._records, self._checkpoints, self._bodies, self._problems)
+
+    def _guarded(self, check: Callable[[], None]) -> None:
+        """Make a problem of a damaged file. The tables are STRICT: a value of a wrong type is damage like any other."""
+        try:
+            check()
+        except (apsw.CorruptError, AttributeError, TypeError, ValueError, OverflowError) as error:
+            self._add("damaged", None, 0, "", f"the database file is damaged ({error})")
 
     # The chain.
 
@@ -195,21 +197,16 @@ class Verifier:
 
     # Checkpoints.
 
-    def _read_checkpoints(self) -> int:
-        count = 0
-        for _, writer, first, last, data, signature in self._connection.execute(QUERIES["checkpoints"]):
-            count += 1
-            statement = self._signed(writer, last, data, signature)
-            if statement is None:
+    def _read_checkpoints(self) -> None:
+        for writer, first, last, last_seq, data, signature in self._connection.execute(QUERIES["checkpoints"]):
+            self._checkpoints += 1
+            said = self._signed(writer, last, data, signature)
+            if said is None:
                 continue
-            if (statement.writer, statement.first_sequence, statement.last_sequence) != (
-                writer_name(writer),
-                first,
-                last,
-            ):
+            columns = (writer_name(writer), first, last, last_seq)
+            if columns != (said.writer, said.first_sequence, said.last_sequence, said.last_seq):
                 self._add("checkpoint", writer, last, "", "its columns do not say what it says")
-            self._statements.setdefault(writer, []).append(statement)
-        return count
+            self._statements.setdefault(writer, []).append(said)
 
     def _signed(self, writer: int, last: int, data: bytes, signature: bytes) -> Statement | None:
         try:
@@ -296,21 +293,19 @@ class Verifier:
         if sealed is not None:
             if hashlib.sha256(sealed).hexdigest() != info.digest:
                 return "the sealed bodies were altered"
-            return self._key_problem(record.team_id, sealed)
+            self._keys.add((record.team_id, key_id_of(sealed)))
+            return None
         expires = created_at_ms + (info.retention_days or 0) * MS_PER_DAY
         return "its bodies are missing before their time" if self._now_ms < expires else None
 
-    def _key_problem(self, team_id: str, sealed: bytes) -> str | None:
-        """Each key is unwrapped once."""
-        key = (team_id, key_id_of(sealed))
-        if key in self._keys_seen:
-            return None
-        self._keys_seen.add(key)
-        try:
-            self._ring.key(*key)
-        except BodyUnreadable as error:
-            return f"its bodies cannot be opened: {error}"
-        return None
+    def _check_keys(self) -> None:
+        """Every data key unwraps for its team, and every key that seals a body is there."""
+        present = set(self._connection.execute(QUERIES["data_keys"]))
+        for team_id, key_id in sorted(self._keys | present):
+            try:
+                self._ring.key(team_id, key_id)
+            except BodyUnreadable as error:
+                self._add("key", None, 0, "", f"bodies of team {team_id!r} cannot be opened: {error}")
 
     # Tables.
 

@@ -407,12 +407,11 @@ class Writer:
         return len(store.unsigned) >= RECORDS_MAX or age >= (self._period_s if store.unsigned else IDLE_PERIOD_S)
 
     def _sign(self, store: Store, now: float) -> None:
-        statement, signature = self._signer.checkpoint(store.writer, store.sequence, store.digest, store.unsigned)
-        store.add_checkpoint(statement, signature)
+        checkpoint = store.sign(self._signer)
         self._signed_at = now
-        self.last_checkpoint_ms = time.time_ns() // 1_000_000
+        self.last_checkpoint_ms = checkpoint.said.signed_at_ms
         try:
-            self._signer.witness(store.writer, statement, signature)
+            self._signer.witness(checkpoint)
         except OSError as error:
             _log.error("ledger_witness_failed", extra={"reason": error.strerror})
 

@@ -124,5 +124,5 @@ def test_one_owner(tmp_path: Path) -> None:
 
 def test_a_journal_that_cannot_be_made(tmp_path: Path) -> None:
     """A journal that cannot be allocated is an operator's problem, named with its path."""
-    with pytest.raises(ConfigError, match="writer-000.intents"):
+    with pytest.raises(ConfigError, match=r"writer-000\.intents"):
         IntentLog.claim(tmp_path / "missing", 0)

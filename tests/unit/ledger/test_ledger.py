@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ async def test_the_chain_goes_on_without_a_farewell(folder: DataFolder) -> None:
     assert (report.records, report.problems) == (8, [])
 
 
-async def test_an_id_has_one_record(folder: DataFolder, reader: LedgerReader) -> None:
+async def test_an_id_has_one_record(folder: DataFolder) -> None:
     """Settling the same call again changes nothing; another call under its id is refused, and its batch is not."""
     async with opened(folder) as ledger:
         await ledger.settle(settlement(1, request=None))
@@ -183,7 +184,7 @@ async def test_one_id_twice_in_a_batch(folder: DataFolder) -> None:
     ],
     ids=["surrogate", "nul", "key surrogate", "tag", "nan", "no JSON", "huge cost", "huge number", "infinite"],
 )
-async def test_a_poisonous_record(folder: DataFolder, reader: LedgerReader, fields: dict[str, Any]) -> None:
+async def test_a_poisonous_record(folder: DataFolder, fields: dict[str, Any]) -> None:
     """A record that cannot be stored as it is neither stops its neighbours nor vanishes: its call has a record."""
     async with opened(folder) as ledger:
         await asyncio.gather(
@@ -380,7 +381,8 @@ async def test_clock_steps_do_not_matter(folder: DataFolder, reader: LedgerReade
     assert verified(folder).holds
 
 
-async def _until(condition: Any) -> None:
+async def _until(condition: Callable[[], bool]) -> None:
+    """Wait for what the writer's thread does on its own schedule and tells nobody."""
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # the writer has no event for it
             await asyncio.sleep(0.01)

@@ -47,4 +47,7 @@ def test_damage_is_a_value_error(packed: bytes) -> None:
 
 def test_the_dictionary_is_part_of_the_format() -> None:
     """Dictionary 1 never changes: records on disk need the very one they were packed with."""
-    assert hashlib.sha256(packing._TEXT_1.encode()).hexdigest() == "d84b3301d2e641913f309770ce435665be9cd9bc00862bc57ad4253615aa06d3"
+    assert (
+        hashlib.sha256(packing._TEXT_1.encode()).hexdigest()
+        == "d84b3301d2e641913f309770ce435665be9cd9bc00862bc57ad4253615aa06d3"
+    )

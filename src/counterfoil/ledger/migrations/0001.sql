@@ -56,7 +56,6 @@ CREATE TABLE erasures (
 CREATE TABLE data_keys (
     key_id INTEGER PRIMARY KEY AUTOINCREMENT,   -- never used again after a key was destroyed
     team_id TEXT NOT NULL,
-    created_at_ms INTEGER NOT NULL,
     wrapped BLOB NOT NULL
 ) STRICT;
 CREATE INDEX data_keys_team ON data_keys (team_id, key_id);
