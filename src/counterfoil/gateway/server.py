@@ -126,7 +126,10 @@ class ServerProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             self._reject(CallerFault("invalid_http", "This server speaks HTTP/1.1 only."))
         except httptools.HttpParserError:
-            self._reject(CallerFault("invalid_http"))
+            if self.hot is None:
+                self._reject(CallerFault("invalid_http"))
+            elif self.hot.fault is None:  # its body is what cannot be read: there is a key, so there is a record
+                self._refuse(self.hot, CallerFault("invalid_http", "The framing of the request body is invalid."))
         else:
             if self.in_head and self.head_size > self.limits.header_bytes:
                 self._reject(CallerFault("headers_too_large"))
@@ -312,7 +315,10 @@ class ServerProtocol(HttpToolsProtocol):
             twice = next((name for name in _ONCE if names.count(name) > 1), None)
             if twice is not None:
                 return CallerFault("invalid_http", f"The header {twice.decode()} appears twice.")
-        if b"host" not in headers and self.parser.get_http_version() == "1.1":
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            return CallerFault("invalid_http", "This server speaks HTTP/1.1 only.")
+        if b"host" not in headers and version == "1.1":
             return CallerFault("invalid_http", "An HTTP/1.1 request needs a Host header.")
         if b"transfer-encoding" in headers and (
             b"content-length" in headers or headers[b"transfer-encoding"].lower() != b"chunked"
@@ -336,7 +342,11 @@ class ServerProtocol(HttpToolsProtocol):
         """Answer bytes that are no request, and close. There is no key yet, so there is no record."""
         self.hot = None
         cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
+        if cycle is not None and not isinstance(cycle, Exchange) and cycle.more_body and not cycle.response_started:
+            # Its body is what cannot be read. The application waits for more of it, and is told that none will come.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        elif cycle is not None and not cycle.response_complete:
             # Earlier requests were good and are answered first; their answers must not be cut into.
             self.unreadable = fault
             self.flow.pause_reading()

@@ -1,0 +1,119 @@
+"""Secrets planted everywhere a secret may be: none shows where people and machines look."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from emulators.gateway import Gateway
+from emulators.raw import RawClient, post
+from emulators.scripted import Close, ScriptedUpstream, Seen, Send, Step, answer, chat_answer, chat_frames, chunked
+
+CHAT = "/v1/chat/completions"
+CANARY = "canary"
+"""Every planted secret holds it."""
+HEADERS = {
+    name: f"canary-header-{name}"
+    for name in ("cookie", "x_forwarded_for", "x_internal_token", "proxy_authorization", "x_amz_security_token", "from")
+}
+
+
+def misbehave(seen: Seen) -> list[Step]:
+    """Answer as the model's name says, with a secret in every place a provider can put one."""
+    planted = {"set_cookie": "canary-set-cookie", "x_provider_secret": "canary-provider-header"}
+    match seen.json["model"]:
+        case "fails":
+            return answer({"error": {"message": "Incorrect API key provided: sk-canary-operator-1234567890"}}, 401)
+        case "breaks":
+            return [Send(b"HTTP/1.1 200 canary-reason\r\ncontent-length: 99\r\n\r\ncanary-half"), Close()]
+        case "garbage":
+            return [Send(b"canary-garbage\r\n\r\n"), Close()]
+        case _ if seen.json.get("stream"):
+            return chunked(*chat_frames("canary-answer", "canary-more"))
+        case _:
+            return answer(chat_answer("canary-answer"), **planted)
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    """Give the provider."""
+    with ScriptedUpstream(misbehave) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]:
+    """Give a gateway that logs all it ever logs, and has served every call with secrets in it."""
+    one = {"type": "openai", "base_url": upstream.base_url, "api_key": "sk-canary-operator-1234567890"}
+    running = start_gateway({"providers": {"local": one}, "log": {"level": "debug"}})
+    plant(running)
+    yield running
+    running.stop()
+
+
+def plant(gateway: Gateway) -> None:
+    """Send secrets in every header, in the query and in bodies good and bad, with keys good and bad."""
+    prompt = [{"role": "user", "content": "canary-prompt"}]
+    bodies = [
+        json.dumps({"model": f"local/{model}", "messages": prompt, "stream": stream, "user": "someone"}).encode()
+        for model in ("works", "fails", "breaks", "garbage")
+        for stream in (False, True)
+    ]
+    bodies += [b'{"canary-cut', b'{"canary-key": canary}', b'{"model": 7, "canary": 1}', b"canary-text", b"[canary]"]
+    # A key of the right form that nobody made, and ones that are not keys at all.
+    keys = [gateway.key(), "cf_sk_canarycanary_canarycanarycanarycanarycanarycanary", "sk-canary-openai"]
+    for body in bodies:
+        for key in keys:
+            for path in (CHAT, f"{CHAT}?token=canary-query", "/v1/canary-path", "/v1/generations?id=canary-id"):
+                with RawClient(gateway.port) as client:
+                    client.send(post(path, body, key, connection="close", **HEADERS))
+                    client.read_all()
+    with RawClient(gateway.port) as client:
+        client.send(b"canary-raw garbage canary\r\ncanary: canary\r\n\r\n")
+        client.read_all()
+
+
+def test_the_log_holds_no_secret(gateway: Gateway) -> None:
+    """Whatever came, from clients or providers, none of it is in the log."""
+    assert CANARY not in gateway.process.log.read_text()
+
+
+def test_the_metrics_hold_no_secret(gateway: Gateway) -> None:
+    """Nor in the figures and the health pages that need no key."""
+    for path in ("/metrics", "/health/ready", "/health/live"):
+        assert CANARY not in gateway.request("GET", path).body.decode()
+
+
+def test_the_records_hold_no_credential_and_no_prompt(gateway: Gateway) -> None:
+    """Without their sealed bodies they tell what happened and quote nothing of it."""
+    exported = gateway.request("GET", "/v1/generations/export", key=gateway.key())
+    assert exported.status == 200
+    records = [json.loads(line) for line in exported.body.splitlines()[:-1]]
+    assert len(records) >= 8
+    for record in records:
+        # The path is the client's own, and is what the record is about.
+        said = json.dumps({**record, "endpoint": ""})
+        assert CANARY not in said, said
+
+
+def test_the_folder_holds_no_secret_in_clear(gateway: Gateway) -> None:
+    """Neither the key nor a prompt nor an answer can be found in any file, the write-ahead log included."""
+    secret = gateway.key().rpartition("_")[2].encode()
+    for path in (path for path in gateway.data.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        for planted in (secret, b"canary-prompt", b"canary-answer", b"sk-canary", b"canary-header", b"canary-query"):
+            assert planted not in data, f"{planted!r} in {path.name}"
+
+
+def test_the_provider_gets_the_operators_key_and_nothing_else(upstream: ScriptedUpstream, gateway: Gateway) -> None:
+    """No header that a client sent beyond the known ones, and not the client's own key."""
+    assert upstream.seen
+    for seen in upstream.seen:
+        fields = {name: value for name, value in seen.headers.items() if name != "authorization"}
+        assert CANARY not in json.dumps(fields)
+        assert seen.headers["authorization"] == "Bearer sk-canary-operator-1234567890"
+        assert gateway.key() not in json.dumps(seen.headers)
+        assert "canary-query" not in seen.path
