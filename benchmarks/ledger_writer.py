@@ -1,4 +1,4 @@
-"""What the ledger costs: CPU per record on the loop's side and in the writer's thread, commit waits, records per second.
+"""What the ledger costs: CPU per record on the loop's side and in the writer's thread, commit waits, records/s.
 
     python benchmarks/ledger_writer.py [--seconds 2] [--json FILE]
 
@@ -163,7 +163,7 @@ class Nothing:
         return future
 
 
-async def drive(ledger: Ledger | Nothing, ids: list[str], in_flight: int, seconds: float, captured: bool) -> dict:
+async def drive(ledger: Ledger | Nothing, ids: list[str], in_flight: int, seconds: float, *, captured: bool) -> dict:
     """Keep ``in_flight`` calls going for ``seconds``; what each of them took."""
     waits: list[float] = []
     bodies = [Capture(REQUEST, "application/json", None, answer(n), "application/json", 200) for n in range(997)]
@@ -219,15 +219,17 @@ async def drive(ledger: Ledger | Nothing, ids: list[str], in_flight: int, second
     }
 
 
-async def measure(root: Path, in_flight: int, seconds: float, captured: bool, durability: str) -> dict:
+async def measure(root: Path, in_flight: int, seconds: float, *, captured: bool, durability: str) -> dict:
     loop = asyncio.get_running_loop()
     source = IdSource(lambda: time.time_ns() // 1_000_000, os.urandom)
     ids = [source.next() for _ in range(int(60_000 * seconds) if in_flight > 1 else int(8000 * seconds))]
-    floor = await drive(Nothing(loop), ids[: len(ids) // 4], in_flight, seconds / 4, captured)
+    floor = await drive(Nothing(loop), ids[: len(ids) // 4], in_flight, seconds / 4, captured=captured)
     folder = DataFolder.create(root)
     ledger = Ledger.open(folder, durability=durability, loop=loop, retention_days=30)
-    await drive(ledger, [source.next() for _ in range(2000)], in_flight, 0.3, captured)  # warm: keys, statements, log
-    figures = await drive(ledger, ids, in_flight, seconds, captured)
+    await drive(
+        ledger, [source.next() for _ in range(2000)], in_flight, 0.3, captured=captured
+    )  # warm: keys, statements, log
+    figures = await drive(ledger, ids, in_flight, seconds, captured=captured)
     await ledger.close()
     reader = LedgerReader(folder)
     stats = reader.stats()
@@ -267,7 +269,13 @@ def main() -> None:
         for _ in range(given.rounds):
             root = Path(tempfile.mkdtemp(dir=Path.cwd() if os.access(Path.cwd(), os.W_OK) else None, prefix=".ledger-"))
             try:
-                rounds.append(uvloop.run(measure(root, in_flight, given.seconds, not given.metadata, given.durability)))
+                rounds.append(
+                    uvloop.run(
+                        measure(
+                            root, in_flight, given.seconds, captured=not given.metadata, durability=given.durability
+                        )
+                    )
+                )
             finally:
                 shutil.rmtree(root)
         median = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}

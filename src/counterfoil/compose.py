@@ -27,6 +27,7 @@ from counterfoil.gateway.run import Gateway, Parts
 from counterfoil.ledger import books
 from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.query import LedgerReader
+from counterfoil.ledger.reserve import RESERVE_BYTES
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.overlay import NO_OVERLAY, Serves
 from counterfoil.pricing.overlay_file import read_overlay
@@ -34,6 +35,7 @@ from counterfoil.providers.provider import Provider
 from counterfoil.providers.provider import build as build_provider
 from counterfoil.record.ids import IdSource
 from counterfoil.record.record import CapturePolicy
+from counterfoil.replay.one import Replayer
 from counterfoil.routing.plan import Alias, Routes, Target
 from counterfoil.surfaces import registry
 from counterfoil.tenancy.admin import Admin
@@ -86,6 +88,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
             admin=Admin(folder),
             book=lambda: book,
             erase=ledger.erase,
+            replayer=Replayer(gateway, reader, routes, lambda: book, _wall_ms),
             models=lambda principal: models_of(routes, book, principal),
             health=lambda: health_of(gateway, ledger),
             metrics=lambda: figures_of(gateway, ledger, folder.root),
@@ -163,6 +166,8 @@ def figures_of(gateway: Gateway, ledger: Ledger, root: Path) -> Figures:
         open=gateway.in_flight,
         refused=counters.refused,
         queue_depth=ledger.depth,
+        last_checkpoint_ms=ledger.last_checkpoint_ms,
+        disk_reserve_bytes=RESERVE_BYTES if ledger.healthy else 0,
         disk_free_bytes=shutil.disk_usage(root).free,
     )
 

@@ -78,8 +78,8 @@ def _chat(parts: list[Any]) -> Said:
         prompt = usage["total_tokens"]  # an embedding: all of it is input
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or usage.get("num_cached_tokens")
     reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
-    if reasoning > completion:
-        completion += reasoning  # what is larger than the whole cannot be a part of it
+    if reasoning > completion and usage.get("total_tokens") != prompt + completion:
+        completion += reasoning  # what is larger than the whole cannot be a part of it, unless the total says it is
     return Said(native_id or None, finish or None, prompt, completion, cached or 0, reasoning, bool(usage))
 
 

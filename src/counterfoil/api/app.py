@@ -26,6 +26,7 @@ from counterfoil.api import (
     pages,
     pricing,
     reading,
+    replay,
     schema,
     status,
     tenancy,
@@ -78,6 +79,8 @@ def build(parts: ControlParts) -> FastAPI:
     app.add_exception_handler(Exception, answers.on_bug)
     lookup.add(app, parts)
     app.include_router(generations.router(parts))
+    if parts.replayer is not None:
+        app.include_router(replay.router(replay.ReplayParts(parts.directory, parts.replayer)))
     lookup.add_by_path(app, parts)
     app.include_router(models.router(parts))
     app.include_router(ledger.router(parts))

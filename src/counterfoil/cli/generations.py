@@ -16,6 +16,7 @@ from cyclopts.validators import Number
 from rich.console import Console, RenderableType
 
 from counterfoil.cli import output, records, render
+from counterfoil.cli import replay as rerun
 from counterfoil.cli.records import ALL, PAGE, Records, Selection
 from counterfoil.cli.where import LOCAL, AsJson, Source
 from counterfoil.errors import ConfigError
@@ -24,6 +25,8 @@ from counterfoil.ledger.proof import prove
 from counterfoil.record import words
 
 app = App(name="generations", help="Records: list, show, follow, export, replay, compare.")
+app.command(rerun.replay)
+app.command(rerun.diff)
 
 TAIL_SECONDS: Final = 0.5
 TAIL_SEEN_MAX: Final = 100_000

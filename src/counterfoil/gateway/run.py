@@ -63,7 +63,11 @@ UNKNOWN: Final = "unknown"
 
 
 class Counters(Struct):
-    """What this worker counted since it started. The refused never reached a provider."""
+    """What this worker counted since it started: ``admitted == settled + refused`` + the calls in flight.
+
+    ``refused`` counts calls whose record the ledger could not take; the ``unrecorded`` and ``rejected`` were never
+    admitted.
+    """
 
     admitted: int = 0
     settled: int = 0
@@ -118,6 +122,7 @@ class Gateway:
             self._turn_away(exchange)
             return
         self._running[exchange] = draft
+        self.counters.admitted += 1
         ended = False
         try:
             try:
@@ -256,7 +261,6 @@ class Gateway:
                 byok=draft.byok,
             )
         )
-        self.counters.admitted += 1
         draft.intent_ns = time.monotonic_ns() - began
 
     # Settling.
@@ -271,7 +275,9 @@ class Gateway:
             await self._parts.ledger.settle(self._settlement(draft, record, relay))
         except GatewayFault as unavailable:
             fault = unavailable
-        self.counters.settled += 1
+            self.counters.refused += 1
+        else:
+            self.counters.settled += 1
         self._finish(exchange, draft, relay, record, fault, time.monotonic_ns() - now)
         if relay.over:
             self._relays.discard(relay)
@@ -297,12 +303,12 @@ class Gateway:
     async def _settle_refusal(self, exchange: Exchange, draft: Draft, fault: Fault) -> None:
         """Record a call that no provider answered, then say so. Without a ledger the answer is all there is."""
         record = self._refusal_record(exchange, draft, fault)
-        self.counters.refused += 1
         try:
             await self._parts.ledger.settle(self._settlement(draft, record, None))
         except GatewayFault as unavailable:
             fault = unavailable
-        if draft.slot != NO_SLOT:
+            self.counters.refused += 1
+        else:
             self.counters.settled += 1
         self._answer_fault(exchange, fault, draft.request_id, [])
 

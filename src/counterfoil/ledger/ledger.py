@@ -166,6 +166,11 @@ class Ledger:
         return self._writer.refusal is None and self._writer.alive
 
     @property
+    def poisoned(self) -> bool:
+        """Whether the writer has given the disk up for good: this process should end, and a new one look again."""
+        return self._writer.poisoned
+
+    @property
     def depth(self) -> int:
         """Records that are not durable yet."""
         return self._writer.depth

@@ -135,6 +135,7 @@ class Writer:
         self._next_disk = 0.0
         self._signed_at = time.monotonic()
         self.refusal: str | None = None  # the code with which calls are refused now
+        self.poisoned = False
         self.last_checkpoint_ms: int | None = None
         self.commits = 0
         self.rows = 0
@@ -185,6 +186,7 @@ class Writer:
                 self._look_after()
             self._farewell()
         except Poisoned:
+            self.poisoned = True
             _log.critical("ledger_poisoned")
         finally:
             self.refusal = "ledger_unavailable"

@@ -43,7 +43,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     """One try at one provider. ``number`` counts from 1 in the order the tries were made; times are milliseconds.
 
     ``key_source`` is ``operator``, ``team`` (BYOK) or ``none``. ``error_code`` is null for the try that answered.
-    What a price depends on (``native_model``, ``service_tier``) stands here for tries before the final one, whose own is
+    What a price depends on (``native_model``, ``service_tier``) stands here for tries before the final one; its own is
     in the record.
     """
 

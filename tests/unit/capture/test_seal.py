@@ -164,4 +164,6 @@ def test_purposes_are_separate() -> None:
 
 def test_the_dictionary_is_part_of_the_format() -> None:
     """Dictionary 1 never changes: bodies on disk need the very one they were packed with."""
-    assert hashlib.sha256(DICTIONARY_1).hexdigest() == "484008184ec5bf577dc74386faad706be8406c5fcecb8a3c702864d85cd09938"
+    assert (
+        hashlib.sha256(DICTIONARY_1).hexdigest() == "484008184ec5bf577dc74386faad706be8406c5fcecb8a3c702864d85cd09938"
+    )
