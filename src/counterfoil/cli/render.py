@@ -78,25 +78,29 @@ def listing(values: Iterable[dict[str, Any]]) -> Table:
 
 
 def lines(values: Iterable[dict[str, Any]]) -> Table:
-    """The pricing lines, each with the rule it was made by."""
+    """The pricing lines; under them, once each, the rules and the book they were made by and what is not plain."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Cost, line by line", title_justify="left")
-    table.add_column("meter")
+    table.add_column("meter", no_wrap=True)
     for heading in ("quantity", "price", "amount"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("rule", style="dim", overflow="fold")
-    table.add_column("state")
+    table.add_column("state", no_wrap=True)
+    rules: dict[str, None] = {}
     for line in values:
         unpriced = line["state"] == "unpriced"
         price = f"{dollars(line['unit_price_nanos'])} / {line['unit_size']:,}"
-        state = line["state"] + (f": {line['reason']}" if line.get("reason") else "")
         table.add_row(
             _text(line["meter"]),
             f"{line['quantity']:,}",
             "unknown" if unpriced else price,
             "unknown" if unpriced else dollars(line["amount_nanos"]),
-            _text(f"{line['rule_id']} @ {line['book'][:12]}" if line["rule_id"] else "–"),
-            _text(state, "yellow" if line["state"] != "priced" else ""),
+            _text(line["state"], "yellow" if line["state"] != "priced" else ""),
         )
+        if line["rule_id"]:
+            rules[f"{line['rule_id'].rpartition(':')[0] or line['rule_id']} in book {line['book'][:12]}"] = None
+        if line.get("reason"):
+            rules[f"{line['state']}: {line['reason']}"] = None
+    table.caption = _text("\n".join(rules), "dim")
+    table.caption_justify = "left"
     return table
 
 
