@@ -117,6 +117,19 @@ def migrate(connection: apsw.Connection) -> None:
         raise
 
 
+def copy_back(connection: apsw.Connection) -> None:
+    """Copy every commit of the log into the database file and sync it, so that no commit rests on the log any more.
+
+    After a crash SQLite takes up whatever whole commits it finds in the log, also one whose sync had failed, which may
+    never have reached the disk. What is copied back is written anew, and rests on a sync of its own.
+
+    Raises :class:`apsw.BusyError` when a reader of an older state keeps it from copying all.
+    """
+    pages, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    if copied != pages:
+        raise apsw.BusyError("A reader keeps the log from being copied back.")
+
+
 def has_this_schema(connection: apsw.Connection) -> bool:
     """Whether the tables are exactly those of the newest schema."""
     fresh = apsw.Connection(":memory:")

@@ -97,6 +97,7 @@ class Ledger:
         try:
             roomy = reserve.take()
             first = connect()
+            _copy_back(first.connection)
             if log.number == 0:
                 database.extend_log(first.connection, path)
             _recover(folder, log, first, now_ms())
@@ -152,10 +153,7 @@ class Ledger:
         then kept in memory and written as soon as the ledger can be, and says that its answer was withheld.
         """
         future: asyncio.Future[None] = self._loop.create_future()
-        if self._writer.alive:
-            self._writer.put(settlement, future)
-        else:
-            future.set_exception(GatewayFault("ledger_unavailable"))
+        self._writer.put(settlement, future)
         return future
 
     # What others ask.
@@ -163,7 +161,7 @@ class Ledger:
     @property
     def healthy(self) -> bool:
         """Whether calls are taken."""
-        return self._writer.refusal is None and self._writer.alive
+        return self._writer.refusal is None
 
     @property
     def poisoned(self) -> bool:
@@ -228,6 +226,16 @@ class Ledger:
         if fault is None:
             self.settled += len(futures)
             self.last_commit_wait_ms = wait_s * 1000
+
+
+def _copy_back(connection: apsw.Connection) -> None:
+    """Let nothing rest on a log that a crash left. Others who have the database open may prevent it; then no crash of
+    theirs came before, and the keeper copies the log back in time.
+    """
+    try:
+        database.copy_back(connection)
+    except apsw.BusyError:
+        return
 
 
 def _recover(folder: DataFolder, own: IntentLog, connected: Connected, now_ms: int) -> None:

@@ -52,6 +52,10 @@ INSERT OR REPLACE INTO writers SELECT writer, max(seq) FROM generations WHERE se
 -- name: set_indexed_seq
 UPDATE indexed SET seq = ? WHERE one = 1
 
+-- name: probe
+-- Writes a page and says nothing new.
+UPDATE indexed SET seq = seq WHERE one = 1
+
 -- name: find_by_id
 -- One record by our id, of one team (or of any: team null).
 SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, g.record

@@ -117,6 +117,10 @@ class Store:
         self.indexed_seq = start
         self.last_seq = last
 
+    def probe(self) -> None:
+        """Commit a page that changes nothing, to see whether the disk takes it."""
+        self._execute(QUERIES["probe"])
+
     def sign(self, signer: Signer) -> Checkpoint:
         """Sign the chain from the last checkpoint up to where it is now, and keep the statement."""
         checkpoint = signer.checkpoint(self.writer, self.sequence, self.digest, self.unsigned, self.last_seq)

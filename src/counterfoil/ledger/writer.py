@@ -18,7 +18,8 @@ Rules:
    those frames clean although they never reached the disk, so syncing again would prove nothing. The writer closes its
    connection, opens a new one, and appends the whole batch again: SQLite starts at the same place in the log, writes
    every one of those frames anew, which dirties every page that the failed sync was responsible for, and only the sync
-   of *these* writes is believed. Frames before that place belong to commits whose own sync succeeded; every commit here
+   of *these* writes is believed. (Should nobody else have had the database open, SQLite may take the failed commit up
+   again as it opens; so the log is copied back first, and what is there rests on new writes either way.) Frames before that place belong to commits whose own sync succeeded; every commit here
    is synced, those of derived tables too, so there is no unsynced frame for later commits to stand on. A checkpoint
    whose sync fails does not advance the log's back-fill mark, and the next one copies the same pages again. After
    :data:`SYNC_FAILURES_MAX` failures in a row the ledger is poisoned: it takes no more calls and the thread ends. The
@@ -46,6 +47,7 @@ import apsw
 import msgspec
 
 from counterfoil.errors import GatewayFault
+from counterfoil.ledger import database
 from counterfoil.ledger.keeper import Keeper
 from counterfoil.ledger.reserve import Reserve
 from counterfoil.ledger.rows import UNFIT, Row, RowMaker, late
@@ -136,6 +138,7 @@ class Writer:
         self._signed_at = time.monotonic()
         self.refusal: str | None = None  # the code with which calls are refused now
         self.poisoned = False
+        self.ended = False
         self.last_checkpoint_ms: int | None = None
         self.commits = 0
         self.rows = 0
@@ -153,15 +156,13 @@ class Writer:
         if len(queue) >= self._wanted:
             self._wanted = _NEVER
             self._wake()
+        elif self.ended:
+            self._tell_queue()
 
     @property
     def depth(self) -> int:
         """Settlements that are not durable yet."""
         return len(self._queue) + self._taken
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
 
     def close(self, timeout_s: float) -> bool:
         """Write what is queued, sign, end the thread. False when it could not within ``timeout_s``."""
@@ -186,11 +187,11 @@ class Writer:
                 self._look_after()
             self._farewell()
         except Poisoned:
-            self.poisoned = True
             _log.critical("ledger_poisoned")
         finally:
             self.refusal = "ledger_unavailable"
-            self._tell([future for _, future in self._queue])
+            self.ended = True  # before the queue is looked at: what comes later is told by put()
+            self._tell_queue()
             self._disconnect()
 
     def _take(self) -> list[Entry]:
@@ -223,15 +224,19 @@ class Writer:
         self._rate_per_s = len(batch) / (began - self._last_batch_at)
         self._last_batch_at = began
         rows: list[Row] = []
-        while batch or rows:
-            try:
-                connected = self._connected or self._reconnect()
-                self._make_rows(connected, batch, rows)
-                self._append(connected, rows)
-                break
-            except apsw.Error as error:
-                self._failed(error)
-                self._hold(batch, rows)
+        try:
+            while batch or rows:
+                try:
+                    connected = self._connected or self._reconnect()
+                    self._make_rows(connected, batch, rows)
+                    self._append(connected, rows)
+                    break
+                except apsw.Error as error:
+                    self._failed(error)
+                    self._hold(batch, rows)
+        except Poisoned:
+            self._tell([row.future for row in rows] + [future for _, future in batch])
+            raise
         self._taken = 0
         if rows:
             self._done(rows, time.perf_counter() - began)
@@ -318,6 +323,7 @@ class Writer:
         if _code_of(error) in _SYNC_ERRORS:
             self._sync_failures += 1
             if self._sync_failures >= SYNC_FAILURES_MAX:
+                self.poisoned = True
                 raise Poisoned from error
         if not isinstance(error, apsw.BusyError):
             self._disconnect()
@@ -351,6 +357,13 @@ class Writer:
         if waiting:
             self._acknowledge(waiting, [], 0.0, GatewayFault("ledger_unavailable"))
 
+    def _tell_queue(self) -> None:
+        """Tell whoever is queued that nobody writes any more."""
+        futures: list[Future | None] = []
+        while self._queue:
+            futures.append(self._queue.popleft()[1])
+        self._tell(futures)
+
     def _recovered(self) -> None:
         """A commit went through: take calls again once the disk has room."""
         self._failing_since = 0.0
@@ -364,9 +377,16 @@ class Writer:
         self.refusal = None if roomy else "ledger_unavailable"
 
     def _reconnect(self) -> Connected:
-        self._connected = self._connect()
-        self._connected.connection.set_wal_hook(self._note_log)
-        return self._connected
+        connected = self._connect()
+        if self._sync_failures:
+            try:
+                database.copy_back(connected.connection)
+            except apsw.Error:
+                connected.connection.close()
+                raise
+        connected.connection.set_wal_hook(self._note_log)
+        self._connected = connected
+        return connected
 
     def _note_log(self, connection: apsw.Connection, name: str, pages: int) -> int:
         self._keeper.note(pages)
@@ -397,6 +417,7 @@ class Writer:
             if self._keeper.wants_finish:
                 self._keeper.finish(connected.connection)
             if self._failing_since:
+                store.probe()
                 self._recovered()
             if now >= self._next_disk:
                 self._next_disk = now + DISK_PERIOD_S
