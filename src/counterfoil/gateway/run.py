@@ -204,8 +204,7 @@ class Gateway:
         outgoing = exchange.surface.prepare(call, target.model)
         head = b"".join(
             (
-                b"POST ",
-                provider.base_path.encode(),
+                provider.request_line,
                 outgoing.path.encode(),
                 b" HTTP/1.1\r\n",
                 provider.host_line,

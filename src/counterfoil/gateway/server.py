@@ -144,7 +144,9 @@ class ServerProtocol(HttpToolsProtocol):
     # The parser's callbacks.
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        # What uvicorn does here costs more than a parse; it is done only for a request that goes on to ASGI.
+        self.url = b""
+        self.headers = []
         self.hot = None
         self.in_head = True
 
@@ -161,9 +163,7 @@ class ServerProtocol(HttpToolsProtocol):
             None if fault is not None and not headers else self.gateway.surface_of(raw_path, self.parser.get_method())
         )
         if surface is None and fault is None:
-            self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
-            self.deadline = 0.0
-            super().on_headers_complete()
+            self._hand_to_asgi(headers)
             return
         if surface is None:
             surface = self.gateway.fallback_surface
@@ -181,6 +181,16 @@ class ServerProtocol(HttpToolsProtocol):
         exchange.http10 = self.parser.get_http_version() == "1.0"
         exchange.keep_alive = self.parser.should_keep_alive() and not self.gateway.stopping
         self._open(exchange, fault)
+
+    def _hand_to_asgi(self, headers: dict[bytes, bytes]) -> None:
+        """Let uvicorn have this request, as if it had seen it from the beginning."""
+        url, fields = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers += fields  # the list that uvicorn's scope refers to
+        self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
+        self.deadline = 0.0
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         exchange = self.hot

@@ -81,6 +81,7 @@ class Provider(Struct, frozen=True):
     family: str
     origin: Origin
     base_path: str
+    request_line: bytes  # up to where a surface's path begins
     host_line: bytes
     credential: bytes
     fields: tuple[tuple[bytes, bytes], ...]
@@ -128,6 +129,7 @@ def build(name: str, config: ProviderConfig) -> Provider:
             verify=config.tls.verify,
         ),
         base_path=base_path,
+        request_line=b"POST " + base_path.encode("ascii"),
         host_line=b"host: %b\r\n" % authority.encode("idna" if not authority.isascii() else "ascii"),
         credential=b"" if config.api_key in (None, "", "none") else credential_line(family, config.api_key),
         fields=fields + tuple((key.encode(), value.encode()) for key, value in own.items()),
