@@ -133,7 +133,7 @@ async def test_while_it_fails_nobody_is_told_otherwise(
         assert caught.value.code == "gateway:ledger_unavailable"
         reader = LedgerReader(folder)
         assert [reader.find("acme", request_id(n)) is not None for n in (1, 2)] == [True, False]
-        disk.judge = lambda event: None
+        disk.judge = lambda _: None
         await asyncio.wait_for(waiting, 10)
         await _healthy(ledger)
         found = reader.find("acme", request_id(2))
@@ -167,7 +167,7 @@ async def test_after_patience_the_caller_is_told(
         ]
         told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
         assert [getattr(each, "code", None) for each in told] == ["gateway:ledger_unavailable"] * 2
-        disk.judge = lambda event: None
+        disk.judge = lambda _: None
         await _healthy(ledger)
         assert ledger.open_intents == 0
     reader = LedgerReader(folder)
@@ -191,13 +191,13 @@ async def test_a_refused_call_is_told_and_dropped(
             with pytest.raises(GatewayFault):
                 await asyncio.wait_for(ledger.settle(settlement(number)), 5)
         assert ledger.depth <= 1
-        disk.judge = lambda event: None
+        disk.judge = lambda _: None
         await _healthy(ledger)
     assert all_ids(folder) == [request_id(1)]
 
 
 async def test_a_disk_that_never_syncs_poisons(folder: DataFolder, disk: Disk) -> None:
-    """Sync after sync fails: the ledger takes no more calls, its writer ends, and the next start settles what is open."""
+    """Sync after sync fails: no more calls are taken, the writer ends, and the next start settles what is open."""
     ledger = Ledger.open(folder, vfs=disk.name, durability="fsync", loop=asyncio.get_running_loop(), retention_days=30)
     await _settle(ledger, 1)
     slots = [ledger.admit(intent(number)) for number in (2, 3)]
@@ -212,7 +212,7 @@ async def test_a_disk_that_never_syncs_poisons(folder: DataFolder, disk: Disk) -
     with pytest.raises(GatewayFault):
         await ledger.settle(settlement(4))
     await ledger.close()
-    disk.judge = lambda event: None
+    disk.judge = lambda _: None
     async with opened(folder):
         pass
     reader = LedgerReader(folder)
@@ -240,7 +240,7 @@ async def test_a_failing_checkpoint_keeps_the_log(
         for number in range(2, 60):
             await _healthy(ledger)
             await _settle(ledger, number)
-        disk.judge = lambda event: None
+        disk.judge = lambda _: None
         await _healthy(ledger)
     assert sorted(all_ids(folder)) == [request_id(number) for number in range(1, 60)]
     assert verified(folder).holds

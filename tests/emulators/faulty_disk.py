@@ -28,7 +28,7 @@ class Disk(apsw.VFS):
         super().__init__(name, "")
         self.name = name
         self.events: list[Event] = []
-        self.judge: Callable[[Event], None] = lambda event: None
+        self.judge: Callable[[Event], None] = lambda _: None
         self.lock = threading.Lock()
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  # apsw's name

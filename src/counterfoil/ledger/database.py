@@ -148,17 +148,19 @@ def extend_log(connection: apsw.Connection, path: Path) -> None:
     """Fill the write-ahead log with zeros up to :data:`WAL_BYTES`, so that commits write inside it.
 
     The log's valid part is told by checksums, never by the file's length, so zeros behind it mean nothing. The write
-    lock is held meanwhile: nobody appends where the zeros go.
+    lock is held meanwhile: nobody appends where the zeros go. On a full disk the log stays as it is, and grows.
     """
     log = path.with_name(path.name + "-wal")
     connection.execute("BEGIN IMMEDIATE")
     try:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        found = size = os.fstat(descriptor).st_size
         try:
-            size = os.fstat(descriptor).st_size
             while size < WAL_BYTES:
                 size += os.pwrite(descriptor, bytes(min(1 << 20, WAL_BYTES - size)), size)
             os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, found)
         finally:
             os.close(descriptor)
     finally:

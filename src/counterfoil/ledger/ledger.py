@@ -100,7 +100,12 @@ class Ledger:
             _copy_back(first.connection)
             if log.number == 0:
                 database.extend_log(first.connection, path)
-            _recover(folder, log, first, now_ms())
+            try:
+                _recover(folder, log, first, now_ms())
+            except apsw.FullError:
+                reserve.give_up()
+                roomy = False
+                _recover(folder, log, first, now_ms())
             first.connection.close()
         except (apsw.Error, OSError) as error:
             log.close()
@@ -229,8 +234,10 @@ class Ledger:
 
 
 def _copy_back(connection: apsw.Connection) -> None:
-    """Let nothing rest on a log that a crash left. Others who have the database open may prevent it; then no crash of
-    theirs came before, and the keeper copies the log back in time.
+    """Let nothing rest on a log that a crash left.
+
+    Others who have the database open may prevent it; then no crash of theirs came before, and the keeper copies the log
+    back in time.
     """
     try:
         database.copy_back(connection)

@@ -19,9 +19,10 @@ Rules:
    connection, opens a new one, and appends the whole batch again: SQLite starts at the same place in the log, writes
    every one of those frames anew, which dirties every page that the failed sync was responsible for, and only the sync
    of *these* writes is believed. (Should nobody else have had the database open, SQLite may take the failed commit up
-   again as it opens; so the log is copied back first, and what is there rests on new writes either way.) Frames before that place belong to commits whose own sync succeeded; every commit here
-   is synced, those of derived tables too, so there is no unsynced frame for later commits to stand on. A checkpoint
-   whose sync fails does not advance the log's back-fill mark, and the next one copies the same pages again. After
+   again as it opens; so the log is copied back first, and what is there rests on new writes either way.) Frames
+   before that place belong to commits whose own sync succeeded; every commit here is synced, those of derived tables
+   too, so there is no unsynced frame for later commits to stand on. A checkpoint whose sync fails does not advance the
+   log's back-fill mark, and the next one copies the same pages again. After
    :data:`SYNC_FAILURES_MAX` failures in a row the ledger is poisoned: it takes no more calls and the thread ends. The
    disk is gone, and a supervisor should know. (Rejected: PostgreSQL's way, to stop at the first failure. It must,
    because its dirty pages are shared and unaccounted for; here every page of a failed sync is known and rewritten.)
