@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Sequence
@@ -120,6 +121,7 @@ class ScriptedUpstream:
 
     script: Sequence[Step] | Callable[[Seen], Sequence[Step]] = ()
     early: bool = False
+    tls: ssl.SSLContext | None = None
     seen: list[Seen] = field(default_factory=list)
     connections: int = 0
     hung_up: int = 0
@@ -129,7 +131,7 @@ class ScriptedUpstream:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/v1"
 
     def __enter__(self) -> Self:
         ready = threading.Event()
@@ -147,7 +149,7 @@ class ScriptedUpstream:
     def _run(self, ready: threading.Event) -> None:
         loop = asyncio.new_event_loop()
         self._loop = loop
-        server = loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 26))
+        server = loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 26, ssl=self.tls))
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         loop.run_forever()
