@@ -1,0 +1,82 @@
+"""What keeps a gateway from starting, each said in one line that tells what to do."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SECONDS_MAX = 60
+
+
+def serve(folder: Path, *arguments: str, config: str | None = "providers: {}\n") -> subprocess.CompletedProcess[str]:
+    """``counterfoil serve`` that is expected to end by itself."""
+    named: list[str] = []
+    if config is not None:
+        (folder / "counterfoil.yaml").write_text(config)
+        named = ["--config", str(folder / "counterfoil.yaml")]
+    command = [sys.executable, "-m", "counterfoil", "serve", *named, *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COUNTERFOIL_")}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=SECONDS_MAX, check=False, cwd=folder, env=environment
+    )
+
+
+def told(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """It failed with one line that holds ``words``, and no traceback."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    """The address, and the option that chooses another."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        told(serve(tmp_path, "--data", str(tmp_path / "data"), "--port", port), f"127.0.0.1:{port}", "--port")
+
+
+def test_a_data_folder_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    """Never guessed at, never written to."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "VERSION").write_text("999\n")
+    told(serve(tmp_path, "--data", str(data)), "newer Counterfoil", str(data))
+    assert sorted(path.name for path in data.iterdir() if path.is_file()) == ["VERSION"]
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A file where the folder should be, as root sees every permission."""
+    (tmp_path / "file").write_text("")
+    told(serve(tmp_path, "--data", str(tmp_path / "file" / "data")), "cannot be written", "--data")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; run as another user to see this")
+def test_a_data_folder_without_write_permission_is_named(tmp_path: Path) -> None:
+    """What to change, and the option that avoids it."""
+    data = tmp_path / "data"
+    data.mkdir(mode=0o500)
+    told(serve(tmp_path, "--data", str(data)), "cannot be written", "--data")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (None, ("nowhere.yaml",)),
+        ("providers: [\n", ("counterfoil.yaml:",)),
+        ("providers:\n  openai:\n    api_kye: x\n", ("counterfoil.yaml:3", "api_key")),
+        ("providers:\n  openai: {api_key: ${NO_SUCH_VARIABLE}}\n", ("counterfoil.yaml:2", "NO_SUCH_VARIABLE")),
+    ],
+    ids=["missing", "malformed", "unknown-key", "unset-variable"],
+)
+def test_an_unusable_configuration_is_named_with_its_line(
+    tmp_path: Path, config: str | None, words: tuple[str, ...]
+) -> None:
+    """File, line and what is wrong; nothing was started."""
+    extra = ("--config", str(tmp_path / "nowhere.yaml")) if config is None else ()
+    told(serve(tmp_path, *extra, "--data", str(tmp_path / "data"), config=config), *words)
