@@ -69,7 +69,7 @@ def test_a_data_folder_without_write_permission_is_named(tmp_path: Path) -> None
     [
         (None, ("nowhere.yaml",)),
         ("providers: [\n", ("counterfoil.yaml:",)),
-        ("providers:\n  openai:\n    api_kye: x\n", ("counterfoil.yaml:3", "api_key")),
+        ("capture:\n  defalt: full\n", ("counterfoil.yaml:2", "default")),
         ("providers:\n  openai: {api_key: ${NO_SUCH_VARIABLE}}\n", ("counterfoil.yaml:2", "NO_SUCH_VARIABLE")),
     ],
     ids=["missing", "malformed", "unknown-key", "unset-variable"],
