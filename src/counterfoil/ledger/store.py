@@ -11,7 +11,6 @@ beside a busy event loop each time costs a wait to get it back; fewer, larger st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain as flatten
 from typing import Any, Final
 
 import apsw
@@ -64,18 +63,19 @@ class Store:
             first = execute(QUERIES["last_seq"]).get + 1
             sequence, digest = self.sequence, self.digest
             writer, link = self.writer, codec.link
-            generations: list[tuple[Any, ...]] = []
-            bodies: list[tuple[Any, ...]] = []
+            generations: list[Any] = []  # the values of all rows, one after the other
+            bodies: list[Any] = []
             digests: list[bytes] = []
             for seq, row in enumerate(rows, first):
                 sequence += 1
                 digest = link(digest, row.data)
                 digests.append(digest)
-                generations.append((seq, writer, sequence, digest, *row.columns))
+                generations += (seq, writer, sequence, digest)
+                generations += row.columns
                 if row.sealed is not None:
-                    bodies.append((seq, row.sealed))
-            self._insert(_INSERT_GENERATIONS, generations)
-            self._insert(_INSERT_BODIES, bodies)
+                    bodies += (seq, row.sealed)
+            self._insert(_INSERT_GENERATIONS, _COLUMNS, generations)
+            self._insert(_INSERT_BODIES, 2, bodies)
             execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -130,12 +130,12 @@ class Store:
         self.unsigned = []
         return checkpoint
 
-    def _insert(self, statements: dict[int, str], rows: list[tuple[Any, ...]]) -> None:
-        done, count = 0, len(rows)
+    def _insert(self, statements: dict[int, str], width: int, values: list[Any]) -> None:
+        """Insert rows of ``width`` values each with as few statements as there are."""
+        done, count = 0, len(values) // width
         for size in _CHUNKS:
             while count - done >= size:
-                part = rows[done : done + size]
-                self._execute(statements[size], tuple(flatten.from_iterable(part)) if size > 1 else part[0])
+                self._execute(statements[size], values[done * width : (done + size) * width])
                 done += size
 
     def _chain_end(self) -> tuple[int, bytes]:
