@@ -21,6 +21,7 @@ from counterfoil.capture.seal import BodyUnreadable, KeyRing, Opener
 from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
+from counterfoil.ledger.filters import SEGMENT_BITS, Cursor, Filter, listing, storable, sums
 from counterfoil.ledger.intents import count_open
 from counterfoil.ledger.packing import Unpacker
 from counterfoil.ledger.rows import value_key
@@ -32,34 +33,7 @@ from counterfoil.record.charge import CostState
 from counterfoil.record.record import CaptureState, Chain
 
 PAGE_ROWS_MAX: Final = 1000
-_NATIVE_KIND: Final = 1
-_SEGMENT_BITS: Final = 16
-_COLUMNS: Final = "g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, g.record"
-_VALUES: Final = {"session_id": 2, "replay_of": 3, "end_user": 4}
-_PLAIN: Final = ("app_id", "key_id", "endpoint", "model_id", "provider", "status_code", "error_code", "stream", "byok")
-
-
-class Filter(Struct, frozen=True, kw_only=True):
-    """Which records; everything that is set must hold. Times are Unix milliseconds of admission, ``until_ms`` open."""
-
-    team_id: str | None = None
-    app_id: str | None = None
-    key_id: str | None = None
-    endpoint: str | None = None
-    model_id: str | None = None
-    provider: str | None = None
-    status_code: int | None = None
-    error_code: str | None = None
-    success: bool | None = None
-    stream: bool | None = None
-    byok: bool | None = None
-    session_id: str | None = None
-    replay_of: str | None = None
-    end_user: str | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-    min_cost_nanos: int | None = None
-    max_cost_nanos: int | None = None
+"""Records of one page."""
 
 
 class StoredRecord(Struct, frozen=True):
@@ -70,13 +44,6 @@ class StoredRecord(Struct, frozen=True):
     data: bytes
     chain: Chain
     capture_state: CaptureState
-    seq: int
-
-
-class Cursor(Struct, frozen=True):
-    """A place in a list, newest first: what follows is older."""
-
-    created_at_ms: int
     seq: int
 
 
@@ -144,11 +111,11 @@ class LedgerReader:
     def page(self, wanted: Filter, cursor: Cursor | None = None, limit: int = 50) -> Page:
         """Records of ``wanted``, newest first, from ``cursor`` on; at most :data:`PAGE_ROWS_MAX`."""
         limit = max(1, min(limit, PAGE_ROWS_MAX))
+        if not storable(wanted):
+            return Page([], None)
         try:
             connection = self._connection()
-            statement, values = _listing(connection, wanted, cursor)
-            values["limit"] = limit + 1
-            rows = list(connection.execute(statement, values))
+            rows = list(connection.execute(*listing(wanted, cursor, limit + 1)))
             records = [self._stored(connection, row[1:]) for row in rows[:limit]]
             more = Cursor(rows[limit - 1][0], rows[limit - 1][1]) if len(rows) > limit else None
             return Page(records, more)
@@ -182,15 +149,10 @@ class LedgerReader:
 
     def summary(self, wanted: Filter) -> Summary:
         """Sums over the records of ``wanted``."""
-        conditions, values = _conditions(wanted)
-        where = " AND ".join(conditions) or "1"
-        statement = f"""
-            SELECT cost_state, count(*), sum(error_code IS NULL), sum(prompt_tokens), sum(completion_tokens),
-                sum(cost_nanos)
-            FROM generations g WHERE {where} GROUP BY cost_state
-        """  # noqa: S608  # conditions are names of ours; what comes from outside is bound
+        if not storable(wanted):
+            return Summary(0, 0, 0, 0, 0, {})
         try:
-            rows = list(self._connection().execute(statement, values))
+            rows = list(self._connection().execute(*sums(wanted)))
         except apsw.Error as error:
             raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
         return Summary(
@@ -264,7 +226,7 @@ class LedgerReader:
             return None
         indexed = connection.execute(QUERIES["indexed_seq"]).get
         row = connection.execute(QUERIES["find_native_tail"], (indexed, key, native_id, team_id)).get
-        segment = indexed >> _SEGMENT_BITS
+        segment = indexed >> SEGMENT_BITS
         while row is None and segment >= 0:
             row = connection.execute(QUERIES["find_native_segment"], (segment, key, native_id, team_id)).get
             segment -= 1
@@ -279,73 +241,3 @@ class LedgerReader:
         chain = Chain(writer_name(writer), sequence, digest.hex())
         data = self._unpacker().unpack(packed)
         return StoredRecord(ids.text(int.from_bytes(identity, "big")), team_id, data, chain, now, seq)
-
-
-def _conditions(wanted: Filter) -> tuple[list[str], dict[str, Any]]:
-    """What ``wanted`` asks of a row ``g`` of generations, and the values it binds."""
-    conditions: list[str] = []
-    values: dict[str, Any] = {}
-
-    def add(condition: str, name: str, value: object) -> None:
-        conditions.append(condition)
-        values[name] = value
-
-    for name in ("team_id", *_PLAIN):
-        value = getattr(wanted, name)
-        if value is not None:
-            add(f"g.{name} = :{name}", name, value)
-    for name in _VALUES:
-        value = getattr(wanted, name)
-        if value is not None:
-            add(f"g.{name} = :{name}", name, value)
-    for name, column, operator in (
-        ("since_ms", "created_at_ms", ">="),
-        ("until_ms", "created_at_ms", "<"),
-        ("min_cost_nanos", "cost_nanos", ">="),
-        ("max_cost_nanos", "cost_nanos", "<="),
-    ):
-        value = getattr(wanted, name)
-        if value is not None:
-            add(f"g.{column} {operator} :{name}", name, value)
-    if wanted.success is not None:
-        conditions.append("g.error_code IS NULL" if wanted.success else "g.error_code IS NOT NULL")
-    return conditions, values
-
-
-def _listing(connection: apsw.Connection, wanted: Filter, cursor: Cursor | None) -> tuple[str, dict[str, Any]]:
-    """The statement of a page: the derived table that fits, and the tail behind it, merged newest first."""
-    conditions, values = _conditions(wanted)
-    if cursor is not None:
-        values |= {"at": cursor.created_at_ms, "before": cursor.seq}
-    where = "".join(f" AND {condition}" for condition in conditions)
-    named = next((name for name in _VALUES if getattr(wanted, name) is not None), None)
-    if named is not None:
-        last = connection.execute(QUERIES["indexed_seq"]).get
-        segments = ", ".join(str(segment) for segment in range((last >> _SEGMENT_BITS) + 1))
-        values["value_key"] = value_key(getattr(wanted, named))
-        source = "by_value i JOIN generations g ON g.seq = i.seq"
-        found = f"i.kind = {_VALUES[named]} AND i.key = :value_key AND i.segment IN ({segments})"
-        at = "g"
-    else:
-        table = "by_time" if wanted.team_id is None else "by_team"
-        source = f"{table} i JOIN generations g ON g.seq = i.seq"
-        found = "1" if wanted.team_id is None else "i.team_id = :team_id"
-        at = "i"
-        if wanted.since_ms is not None:
-            found += " AND i.created_at_ms >= :since_ms"
-        if wanted.until_ms is not None:
-            found += " AND i.created_at_ms < :until_ms"
-    older = f" AND ({at}.created_at_ms, {at}.seq) < (:at, :before)" if cursor is not None else ""
-    tail_older = " AND (g.created_at_ms, g.seq) < (:at, :before)" if cursor is not None else ""
-    statement = f"""
-        WITH hit (at, seq) AS (
-            SELECT {at}.created_at_ms, {at}.seq FROM {source} WHERE {found}{older}{where}
-            UNION ALL
-            SELECT g.created_at_ms, g.seq FROM generations g
-            WHERE g.seq > (SELECT seq FROM indexed WHERE one = 1){tail_older}{where}
-            ORDER BY 1 DESC, 2 DESC LIMIT :limit
-        )
-        SELECT hit.at, {_COLUMNS} FROM hit JOIN generations g ON g.seq = hit.seq
-        ORDER BY hit.at DESC, hit.seq DESC
-    """  # noqa: S608  # every part is a name of ours; what comes from outside is bound
-    return statement, values

@@ -23,10 +23,9 @@ reach. Records after the newest checkpoint can be cut off without a trace; a che
 from __future__ import annotations
 
 import hashlib
-from calendar import timegm
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from time import strptime
 from typing import Any, Final
 
 import apsw
@@ -60,6 +59,8 @@ PROBLEMS_MAX: Final = 100
 """Problems listed; after so many the ledger is known to be bad and the rest adds nothing."""
 
 _CAPTURE: Final = b',"capture":'
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 _decode_capture = msgspec.json.Decoder(CaptureInfo).decode
 _decode_statement = msgspec.json.Decoder(Statement).decode
 _decode_witnessed = msgspec.json.Decoder(Witnessed).decode
@@ -338,7 +339,7 @@ def _columns_made(record: Record, info: CaptureInfo) -> tuple[Any, ...]:
     identity = ids.parse(record.request_id)
     if identity is None:
         raise ValueError("its id is not one of ours")
-    created_at_ms = timegm(strptime(record.created_at[:19], "%Y-%m-%dT%H:%M:%S")) * 1000 + int(record.created_at[20:23])
+    created_at_ms = (datetime.fromisoformat(record.created_at) - _EPOCH) // _MILLISECOND
     stored = info.state is CaptureState.STORED
     expires_at_ms = created_at_ms + (info.retention_days or 0) * MS_PER_DAY if stored else None
     return columns_of(record, info.state, identity.to_bytes(16, "big"), created_at_ms, expires_at_ms)
