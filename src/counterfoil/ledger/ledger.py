@@ -116,6 +116,7 @@ class Ledger:
             return Writer(
                 connect,
                 close_slot=log.close_slot,
+                in_flight=lambda: log.open_count,
                 acknowledge=acknowledge,
                 signer=signer,
                 keeper=keeper,

@@ -29,8 +29,8 @@ Rules:
 5. A row that SQLite refuses is found by appending the batch's rows one by one; the others are not held up by it.
 
 Batches. A commit costs about 200 µs of CPU whatever it holds, most of it the kernel's. When settlements come at more
-than :data:`GATHER_FROM_PER_S` the writer waits for up to :data:`GATHER_S` so that a commit holds more of them; a lone
-call is committed at once.
+than :data:`GATHER_FROM_PER_S` and more calls are in flight, the writer waits for up to :data:`GATHER_S` so that a
+commit holds more of them; a lone call is committed at once.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ DISK_PERIOD_S: Final = 1.0
 
 RETRY_S: Final = 0.05
 
+FAREWELL_WAIT_MS: Final = 200
+
 _NEVER = sys.maxsize
 _REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, apsw.RangeError, *UNFIT)
 _SYNC_ERRORS = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
@@ -108,6 +110,7 @@ class Writer:
         connect: Callable[[], Connected],
         *,
         close_slot: Callable[[int], None],
+        in_flight: Callable[[], int],
         acknowledge: Acknowledge,
         signer: Signer,
         keeper: Keeper,
@@ -118,6 +121,7 @@ class Writer:
         self._connect = connect
         self._connected: Connected | None = None  # made in the thread that uses it
         self._close_slot = close_slot
+        self._in_flight = in_flight
         self._acknowledge = acknowledge
         self._signer = signer
         self._keeper = keeper
@@ -200,8 +204,10 @@ class Writer:
         queue = self._queue
         if not queue:
             self._wait(1, TICK_S)
-        if 0 < len(queue) < GATHER_ROWS and self._rate_per_s > GATHER_FROM_PER_S:
-            self._wait(GATHER_ROWS, GATHER_S)
+        if queue and self._rate_per_s > GATHER_FROM_PER_S:
+            expected = min(self._in_flight(), GATHER_ROWS)
+            if len(queue) < expected:
+                self._wait(expected, GATHER_S)
         batch: list[Entry] = []
         size = 0
         while queue and len(batch) < BATCH_ROWS_MAX and size < BATCH_BYTES_MAX:
@@ -446,7 +452,10 @@ class Writer:
             connected.store.index(1)
             if connected.store.unsigned:
                 self._sign(connected.store, time.monotonic())
+            connected.connection.set_busy_timeout(FAREWELL_WAIT_MS)
             connected.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            return  # other workers or readers use the log; the last of them empties it
         except apsw.Error as error:
             # Every record is durable already; the next start does what was not done here.
             _log.warning("ledger_farewell_incomplete", extra={"reason": type(error).__name__})
