@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from counterfoil.api import answers, schema
-from counterfoil.api.app import build
+from counterfoil.api.app import build, prefixes
 from counterfoil.api.parts import ControlParts, Figures
 from counterfoil.api.status import router
 from counterfoil.api.view import Unavailable
@@ -86,6 +86,7 @@ def test_every_path_and_parameter_is_in_the_api_page() -> None:
                 assert [name for name in names if f"`{name}" not in page("api.md")] == [], path
     written = set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /[^`?]*)", page("api.md")))
     assert written == served
+    assert prefixes(control) == {"/".join(path.split("/")[:3]) for path in control.openapi()["paths"] if "/v1/" in path}
 
 
 def test_every_metric_is_in_the_api_page() -> None:

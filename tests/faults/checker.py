@@ -10,10 +10,11 @@ import contextlib
 import itertools
 import json
 import random
+import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,12 +25,21 @@ from emulators.raw import RawClient, post
 from emulators.scripted import ScriptedUpstream, Seen, Step, Wait, answer, chat_answer, chat_frames, chunked
 
 CHAT: Final = "/v1/chat/completions"
-JOURNAL_BYTES: Final = 8 << 20
-RESERVE_BYTES: Final = 8 << 20
-LOG_BYTES_MAX: Final = 96 << 20
-"""The write-ahead log at its worst: it starts anew at 64 MiB, after the batch that reached it."""
-RECORD_BYTES_MAX: Final = 64 << 10
-"""Far above what one of these small calls may take in the database, with its bodies and its place in every index."""
+MIB: Final = 1 << 20
+RECORD_BYTES_MAX: Final = 8 << 10
+"""Above what one of these small calls may take in the database, with its bodies and its place in every index."""
+BOUNDS: Final[Sequence[tuple[re.Pattern[str], Callable[[int], int]]]] = [
+    (re.compile(name), bound)
+    for name, bound in (
+        (r"ledger\.db", lambda records: MIB + RECORD_BYTES_MAX * records),
+        (r"ledger\.db-wal", lambda _: 96 * MIB),  # it starts anew at 64 MiB, after the batch that reached it
+        (r"ledger\.db-shm|control\.db-(wal|shm)|control\.db", lambda _: 4 * MIB),
+        (r"reserve|writer-\d{3}\.intents", lambda _: 8 * MIB),
+        (r"[0-9a-f]{64}\.json\.zst", lambda _: MIB),
+        (r"VERSION|lock|control\.epoch|pepper|kek|signing", lambda _: 4096),
+    )
+]
+"""Every file of a data folder, and the size that so many records explain."""
 
 
 @dataclass
@@ -39,6 +49,8 @@ class Sent:
     marks: set[str] = field(default_factory=set)
     acknowledged: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Mark → generation id and HTTP status."""
+    looked_up: set[str] = field(default_factory=set)
+    """Marks whose record a lookup by id has given once; afterwards the export speaks for them."""
     numbers: Any = field(default_factory=itertools.count)
 
     def call(self, gateway: Gateway, key: str, *, stream: bool = False, client: RawClient | None = None) -> int | None:
@@ -108,10 +120,8 @@ def records_of(gateway: Gateway) -> list[dict[str, Any]]:
 def check(gateway: Gateway, upstream: ScriptedUpstream, sent: Sent, *, verify: bool = True) -> list[dict[str, Any]]:
     """Hold the running gateway to every invariant; give its records. ``verify`` reads and prices all of it again."""
     records = records_of(gateway)
+    check_acknowledged(gateway, sent, {record["request_id"]: record for record in records})
     by_mark = Counter(record["app_id"] for record in records)
-    for mark, (generation_id, status) in sent.acknowledged.items():
-        record = gateway.record(generation_id)
-        assert (record["app_id"], record["status_code"]) == (mark, status), "an answer without its record"
     reached = Counter(seen.json["user"] for seen in upstream.seen if seen.body)
     assert all(count == 1 for count in reached.values()), "one call reached the provider twice"
     unrecorded = [mark for mark in reached if by_mark[mark] != 1]
@@ -121,27 +131,50 @@ def check(gateway: Gateway, upstream: ScriptedUpstream, sent: Sent, *, verify: b
     for record in records:
         assert record["cost_nanos"] == sum(line["amount_nanos"] for line in record["pricing_lines"])
         assert record["success"] == (record["error_code"] is None)
-        assert record["latency_ms"] <= record["generation_ms"]
-    check_folder(gateway)
+        assert 0 <= record["latency_ms"] <= record["generation_ms"]
+    check_chains(records)
+    check_folder(gateway, len(records))
     if verify:
         said = gateway.command("ledger", "verify", "--json", check=False)
         assert said.returncode == 0, said.stdout + said.stderr
     return records
 
 
-def check_folder(gateway: Gateway) -> None:
-    """No call is open, and no file has grown beyond what the records explain."""
+def check_acknowledged(gateway: Gateway, sent: Sent, records: Mapping[str, dict[str, Any]]) -> None:
+    """Every answer that came whole has its record: in the export, and the first time it is asked for by its id."""
+    for mark, (generation_id, status) in sent.acknowledged.items():
+        if mark not in sent.looked_up:
+            assert gateway.record(generation_id)["request_id"] == generation_id
+            sent.looked_up.add(mark)
+        record = records.get(generation_id)
+        assert record is not None, "an answer without its record"
+        assert (record["app_id"], record["status_code"]) == (mark, status), "an answer with another one's record"
+
+
+def check_chains(records: list[dict[str, Any]]) -> None:
+    """Each writer's records are numbered from 1 without a gap."""
+    chains: dict[str, list[int]] = {}
+    for record in records:
+        chains.setdefault(record["chain"]["writer"], []).append(record["chain"]["sequence"])
+    for numbers in chains.values():
+        assert sorted(numbers) == list(range(1, len(numbers) + 1)), "a gap in a chain"
+
+
+def check_folder(gateway: Gateway, records: int) -> None:
+    """No call is open, no file has grown beyond what the records explain, and no file is there that nobody knows."""
     reader = LedgerReader(DataFolder.existing(gateway.data))
     try:
         stats = reader.stats()
     finally:
         reader.close()
     assert stats["open_intents"] == 0, "an intent without an end"
-    sizes = {path.name: path.stat().st_size for path in gateway.data.rglob("*") if path.is_file()}
-    assert sizes["ledger.db"] <= (4 << 20) + RECORD_BYTES_MAX * stats["records"]
-    assert sizes.get("ledger.db-wal", 0) <= LOG_BYTES_MAX
-    assert sizes.get("reserve", 0) <= RESERVE_BYTES
-    assert all(size == JOURNAL_BYTES for name, size in sizes.items() if name.endswith(".intents"))
+    assert stats["records"] == records, "records of a team that made no call"
+    for path in gateway.data.rglob("*"):
+        if path.is_file():
+            name, size = path.name, path.stat().st_size
+            bound = next((bound for known, bound in BOUNDS if known.fullmatch(name)), None)
+            assert bound is not None, f"{name} is left in the data folder"
+            assert size <= bound(records), f"{name} has grown to {size} bytes with {records} records"
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> float:
