@@ -31,6 +31,7 @@ from counterfoil.ledger.reserve import RESERVE_BYTES
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.overlay import NO_OVERLAY, Serves
 from counterfoil.pricing.overlay_file import read_overlay
+from counterfoil.providers.addresses import TeamAddresses
 from counterfoil.providers.provider import Provider
 from counterfoil.providers.provider import build as build_provider
 from counterfoil.record.ids import IdSource
@@ -65,6 +66,8 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     directory = Directory(folder)
     reader = LedgerReader(folder)
     control: list[str] = []
+    byok = config.byok
+    team_addresses = TeamAddresses.of(byok.allow_private, byok.ports)
     gateway = Gateway(
         Parts(
             ledger=ledger,
@@ -78,6 +81,8 @@ async def serve(config: Config, folder: DataFolder) -> Host:
             find_surface=registry.find,
             unknown_surface=registry.unknown,
             is_control=lambda path: path.startswith(tuple(control)),
+            team_addresses=team_addresses,
+            team_ca_file=str(byok.ca_file) if byok.ca_file is not None else None,
         ),
         loop,
     )
@@ -85,7 +90,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
         ControlParts(
             reader=reader,
             directory=directory,
-            admin=Admin(folder),
+            admin=Admin(folder, check_address=team_addresses.check),
             book=lambda: book,
             erase=ledger.erase,
             replayer=Replayer(gateway, reader, routes, lambda: book, _wall_ms),

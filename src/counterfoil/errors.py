@@ -83,6 +83,9 @@ class CallerFault(Fault):
         "unsupported_endpoint": Kind(404, False, "There is no such endpoint."),
         "method_not_allowed": Kind(405, False, "This endpoint takes POST only."),
         "idempotency_conflict": Kind(409, False, "This idempotency key was used with a different request."),
+        "base_url_refused": Kind(
+            403, False, "The host of the team's own base_url has no address that this gateway may connect to."
+        ),
         # Who asks.
         "unauthorized": Kind(401, False, "The API key is missing, malformed or unknown."),
         "forbidden": Kind(403, False, "This key may not do that."),

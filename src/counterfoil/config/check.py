@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ def check(config: Config, fitter: Fitter) -> Config:
         _route(alias, route, providers, fitter)
     if (config.server.tls_cert is None) != (config.server.tls_key is None):
         raise fault(fitter.where("server"), "server", "tls_cert and tls_key go together; give both or neither")
+    for index, network in enumerate(config.byok.allow_private):
+        _network(network, f"byok.allow_private[{index}]", fitter)
     for path, file in _files(config):
         if not file.is_file():
             raise fault(fitter.where(path), path, f"there is no file {file}")
@@ -79,6 +82,13 @@ def _address(url: str, path: str, fitter: Fitter, *, credentials: bool = False) 
         raise fault(fitter.where(path), path, "the address may not hold a user name; put the key in api_key")
 
 
+def _network(text: str, path: str, fitter: Fitter) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise fault(fitter.where(path), path, "expected a network such as 10.1.0.0/16 or fd00::/8") from error
+
+
 def _headers(headers: dict[str, str], path: str, fitter: Fitter) -> None:
     for name, value in headers.items():
         here = f"{path}.{name}"
@@ -107,6 +117,7 @@ def _route(alias: str, route: RouteConfig, providers: dict[str, ProviderConfig],
 def _files(config: Config) -> Iterator[tuple[str, Path]]:
     candidates = [
         ("prices_file", config.prices_file),
+        ("byok.ca_file", config.byok.ca_file),
         ("server.tls_cert", config.server.tls_cert),
         ("server.tls_key", config.server.tls_key),
         *((f"providers.{name}.tls.ca_file", provider.tls.ca_file) for name, provider in config.providers.items()),

@@ -110,6 +110,21 @@ class CaptureConfig(Struct, frozen=True, forbid_unknown_fields=True):
     body_bytes_max: Annotated[Count, Meta(description="A larger body is not kept, and the record says so.")] = 32 * MIB
 
 
+class ByokConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where teams may send their own provider keys (the `base_url` beside a key). Always https."""
+
+    ports: Annotated[list[Annotated[int, Meta(ge=1, le=65535)]], Meta(description="The ports they may name.")] = field(
+        default_factory=lambda: [443]
+    )
+    allow_private: Annotated[
+        list[str],
+        Meta(description="Networks, such as 10.1.0.0/16, that they may lead to although these are not public."),
+    ] = field(default_factory=list[str])
+    ca_file: Annotated[
+        Path | None, Meta(description="Trust these authorities (PEM) there instead of the system's.")
+    ] = None
+
+
 class LedgerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How durable the ledger is before an answer ends."""
 
@@ -189,6 +204,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         CaptureConfig()
     )
     ledger: Annotated[LedgerConfig, Meta(description="How durable the ledger is.")] = LedgerConfig()
+    byok: Annotated[ByokConfig, Meta(description="Where teams may send their own provider keys.")] = field(
+        default_factory=ByokConfig
+    )
     timeouts: Annotated[Timeouts, Meta(description="How long providers may take.")] = Timeouts()
     limits: Annotated[Limits, Meta(description="What clients may ask of a worker.")] = Limits()
     server: Annotated[ServerConfig, Meta(description="The listening side.")] = ServerConfig()

@@ -16,6 +16,7 @@ _SECTIONS: Final = (
     ("RouteConfig", "models.ALIAS."),
     ("TargetConfig", "models.ALIAS.targets[]."),
     ("CaptureConfig", "capture."),
+    ("ByokConfig", "byok."),
     ("LedgerConfig", "ledger."),
     ("Limits", "limits."),
     ("ServerConfig", "server."),

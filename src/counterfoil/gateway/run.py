@@ -31,11 +31,14 @@ from counterfoil.gateway.draft import Draft, attempt_of, record_of
 from counterfoil.gateway.exchange import Exchange
 from counterfoil.gateway.relay import Relay, Way
 from counterfoil.gateway.server import ServerProtocol
+from counterfoil.gateway.upstream.guard import Guard
 from counterfoil.gateway.upstream.pool import Pool
 from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.settlement import NO_SLOT, Intent, Settlement
 from counterfoil.pricing.book import PriceBook
+from counterfoil.providers.addresses import TeamAddresses
 from counterfoil.providers.classify import fault_of
+from counterfoil.providers.provider import Provider, at_team_address
 from counterfoil.record.charge import Charge
 from counterfoil.record.ids import IdSource
 from counterfoil.record.record import CapturePolicy, CaptureState, Record
@@ -57,6 +60,9 @@ _NOTHING_READ = Reading(complete=False)
 PATHS_MAX = 4096
 """Paths whose surface is remembered. Gemini's hold the model's name, so they come from clients: bounded."""
 
+
+TEAM_PROVIDERS_MAX: Final = 4096
+"""Addresses of teams that are kept computed; beyond it all are computed anew."""
 
 UNKNOWN: Final = "unknown"
 """The name of the surfaces that only render errors."""
@@ -91,6 +97,8 @@ class Parts(Struct, frozen=True):
     find_surface: Callable[[str], Surface | None]
     unknown_surface: Callable[[str], Surface]
     is_control: Callable[[str], bool]
+    team_addresses: TeamAddresses = TeamAddresses()
+    team_ca_file: str | None = None
 
 
 class Gateway:
@@ -102,7 +110,7 @@ class Gateway:
         self.authenticate = parts.directory.authenticate
         self.counters = Counters()
         self.stopping = False
-        self.pool = Pool(loop, loop.time)
+        self.pool = Pool(loop, loop.time, Guard(parts.team_addresses, loop.getaddrinfo))
         self._parts = parts
         self._loop = loop
         self._relays: set[Relay] = set()
@@ -110,6 +118,7 @@ class Gateway:
         self._connections: set[ServerProtocol] = set()
         self._per_client: dict[str, int] = {}
         self._paths: dict[bytes, Surface | None] = {}
+        self._team_providers: dict[tuple[str, str], Provider] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None  # while stopping: resolves when the last story ends
 
@@ -197,10 +206,13 @@ class Gateway:
 
     async def _try(self, exchange: Exchange, draft: Draft, call: Call, target: Target) -> Relay:
         """One attempt at one target, to its end. Raises a fault only when nothing was sent."""
-        provider = target.provider
+        provider, credential = target.provider, target.provider.credential
         own = exchange.principal.provider_key(provider.name) if exchange.principal is not None else None
         draft.byok = own is not None
-        credential = provider.credential_of(own.secret) if own is not None else provider.credential
+        if own is not None:
+            credential = provider.credential_of(own.secret)
+            if own.base_url is not None:
+                provider = self._at_team_address(provider, own.base_url)
         outgoing = exchange.surface.prepare(call, target.model)
         head = b"".join(
             (
@@ -241,6 +253,16 @@ class Gateway:
         relay.dispatch(connection, head, outgoing.body, now)
         await relay.done
         return relay
+
+    def _at_team_address(self, provider: Provider, base_url: str) -> Provider:
+        """``provider`` at the address that the team wrote beside its key."""
+        known = self._team_providers.get((provider.name, base_url))
+        if known is None:
+            if len(self._team_providers) >= TEAM_PROVIDERS_MAX:
+                self._team_providers.clear()
+            known = at_team_address(provider, base_url, self._parts.team_ca_file)
+            self._team_providers[provider.name, base_url] = known
+        return known
 
     def _intend(self, draft: Draft, call: Call, target: Target) -> None:
         """Write the intent. Raises :class:`GatewayFault` when the ledger cannot take this call."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Struct
 
 from counterfoil.config.known import KNOWN_PROVIDERS
@@ -72,6 +73,7 @@ class Origin(Struct, frozen=True):
     proxy: str | None = None
     ca_file: str | None = None
     verify: bool = True
+    guarded: bool = False  # a team wrote it: resolved, judged and pinned by ``gateway.upstream.guard``
 
 
 class Provider(Struct, frozen=True):
@@ -95,6 +97,28 @@ class Provider(Struct, frozen=True):
     def credential_of(self, key: str) -> bytes:
         """The header line for another key of this provider (a team's own)."""
         return credential_line(self.family, key)
+
+
+def at_team_address(provider: Provider, base_url: str, ca_file: str | None) -> Provider:
+    """``provider`` at a team's own ``base_url``: nothing that the operator wrote for it but its proxy goes there.
+
+    The operator's headers may hold secrets, and the operator's ``tls: {verify: false}`` was said of another host.
+    """
+    url = urlsplit(base_url)
+    host = url.hostname or ""
+    shown = f"[{host}]" if ":" in host else host
+    authority = shown if url.port in (None, 443) else f"{shown}:{url.port}"
+    family = FAMILIES[provider.family]
+    base_path = url.path.rstrip("/") or family.base_path
+    return msgspec.structs.replace(
+        provider,
+        origin=Origin("https", host, url.port or 443, provider.origin.proxy, ca_file, guarded=True),
+        base_path=base_path,
+        request_line=b"POST " + base_path.encode("ascii"),
+        host_line=b"host: %b\r\n" % authority.encode("ascii"),
+        credential=b"",
+        fields=family.fields,
+    )
 
 
 def credential_line(family: str, key: str) -> bytes:

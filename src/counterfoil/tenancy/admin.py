@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
 from counterfoil.errors import CallerFault
 from counterfoil.folder import DataFolder
+from counterfoil.providers.addresses import check_form
 from counterfoil.record.record import CapturePolicy
 from counterfoil.tenancy import keys, names, queries
 from counterfoil.tenancy.authority import OPERATOR, Authority
@@ -47,12 +47,18 @@ class Admin:
         folder: DataFolder,
         now_ms: Callable[[], int] = wall_ms,
         entropy: Callable[[int], bytes] = os.urandom,
+        check_address: Callable[[str], None] = check_form,
     ) -> None:
-        """Open the tenancy of ``folder``. Raises :class:`~counterfoil.errors.ConfigError` when that fails."""
+        """Open the tenancy of ``folder``. Raises :class:`~counterfoil.errors.ConfigError` when that fails.
+
+        ``check_address`` refuses a team's own ``base_url`` when it is set. Where the configuration is not known only
+        its form is checked; where it leads is judged again at every connection, after its name was resolved.
+        """
         self._store = Store(folder)
         self._vault = Vault(folder)
         self._now_ms = now_ms
         self._entropy = entropy
+        self._check_address = check_address
 
     def close(self) -> None:
         """Close the database."""
@@ -321,7 +327,7 @@ class Admin:
         names.provider(provider)
         _check_secret(secret)
         if base_url is not None:
-            _check_address(base_url)
+            self._check_address(base_url)
         with self._store.change():
             self._visible_team(team_id, by)
             sealed = self._vault.seal(team_id, provider, ProviderKey(secret, base_url), self._entropy)
@@ -521,17 +527,4 @@ def _check_secret(secret: str) -> None:
     if not secret or not secret.isascii() or not secret.isprintable() or " " in secret or len(secret) > 4096:
         raise CallerFault(
             "invalid_field", "A provider's key is 1 to 4096 visible ASCII characters without spaces.", param="secret"
-        )
-
-
-def _check_address(base_url: str) -> None:
-    """The form only. Where it leads is checked when it is used, after its name was resolved."""
-    try:
-        parts = urlsplit(base_url)
-        good = parts.scheme == "https" and bool(parts.hostname) and parts.username is None and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or not base_url.isascii() or not base_url.isprintable() or any(mark in base_url for mark in " ?#"):
-        raise CallerFault(
-            "invalid_field", "base_url begins with https:// and holds no user, `?` or `#`.", param="base_url"
         )

@@ -39,7 +39,7 @@ def test_every_key_is_described() -> None:
 
 
 @pytest.mark.parametrize(
-    "example", re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL), ids=["first", "aliases"]
+    "example", re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL), ids=["first", "aliases", "byok"]
 )
 def test_the_examples_are_configurations(example: str) -> None:
     """Every example on the page is accepted."""

@@ -157,7 +157,7 @@ def test_a_provider_key_must_fit_a_header(secret: str, admin: Admin) -> None:
 def test_a_teams_own_address_is_https(base_url: str, admin: Admin) -> None:
     """A team's address carries its key over a network the operator does not choose."""
     admin.create_team("acme")
-    with pytest.raises(CallerFault, match="begins with https://"):
+    with pytest.raises(CallerFault, match="base_url"):
         admin.set_provider_key("acme", "openai", "sk-1", base_url=base_url)
 
 

@@ -12,8 +12,9 @@ import asyncio
 import ssl
 from collections.abc import Callable
 
-from counterfoil.errors import GatewayFault, UpstreamFault
+from counterfoil.errors import Fault, GatewayFault, UpstreamFault
 from counterfoil.gateway.upstream.connection import UpstreamConnection
+from counterfoil.gateway.upstream.guard import Guard
 from counterfoil.gateway.upstream.proxy import Proxy, proxy_for, tunnel
 from counterfoil.providers.provider import Origin, Provider
 
@@ -22,11 +23,12 @@ IDLE_MARGIN_SECONDS = 1.0
 
 
 class Pool:
-    """All connections of one worker. ``now`` is the loop's clock in seconds."""
+    """All connections of one worker. ``now`` is the loop's clock in seconds; ``guard`` judges what teams wrote."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float], guard: Guard) -> None:
         self._loop = loop
         self._now = now
+        self._guard = guard
         self._idle: dict[Origin, list[UpstreamConnection]] = {}
         self._open: dict[Origin, set[UpstreamConnection]] = {}
         self._contexts: dict[tuple[str | None, bool], ssl.SSLContext] = {}
@@ -51,7 +53,8 @@ class Pool:
     async def connect(self, provider: Provider) -> UpstreamConnection:
         """A new connection, ready to send on.
 
-        Raises :class:`UpstreamFault` ``connect_failed``, ``connect_timeout``, ``tls_failed`` or ``proxy_failed``, and
+        Raises :class:`UpstreamFault` ``connect_failed``, ``connect_timeout``, ``tls_failed`` or ``proxy_failed``,
+        :class:`CallerFault` ``base_url_refused`` for a team's own address that is not permitted, and
         :class:`GatewayFault` ``overloaded`` when the provider's connections are all in use.
         """
         origin = provider.origin
@@ -105,12 +108,36 @@ class Pool:
         if origin not in self._proxies:
             self._proxies[origin] = proxy_for(origin)  # the environment is read once an origin: it costs 100 µs
         proxy = self._proxies[origin]
+        if not origin.guarded:
+            await self._open_to(origin.host, origin, proxy, context, connection)
+            return
+        addresses = await self._guard.addresses(origin)
+        for address in addresses:
+            try:
+                await self._open_to(address, origin, proxy, context, connection)
+            except ssl.SSLError:
+                raise
+            except OSError:
+                if address == addresses[-1]:
+                    raise
+            else:
+                return
+
+    async def _open_to(
+        self,
+        host: str,
+        origin: Origin,
+        proxy: Proxy | None,
+        context: ssl.SSLContext | None,
+        connection: UpstreamConnection,
+    ) -> None:
+        """Connect to ``host``: the origin's own, or one of its addresses. TLS is for the origin's name either way."""
         if proxy is not None:
-            await tunnel(self._loop, proxy, origin, context, connection)
+            await tunnel(self._loop, proxy, host, origin, context, connection)
             return
         await self._loop.create_connection(
             lambda: connection,
-            origin.host,
+            host,
             origin.port,
             ssl=context,
             server_hostname=origin.host if context is not None else None,
@@ -129,9 +156,9 @@ class Pool:
         return context
 
 
-def _connect_fault(provider: Provider, error: BaseException) -> UpstreamFault | None:
+def _connect_fault(provider: Provider, error: BaseException) -> Fault | None:
     """The fault a failed connect stands for; None for what is not the way's fault (cancellation)."""
-    if isinstance(error, UpstreamFault):
+    if isinstance(error, Fault):
         return error
     if isinstance(error, TimeoutError):
         return UpstreamFault("connect_timeout", f"{provider.name} did not accept a connection in time.")

@@ -91,11 +91,14 @@ class _Handshake(asyncio.Protocol):
 async def tunnel(
     loop: asyncio.AbstractEventLoop,
     proxy: Proxy,
+    host: str,
     origin: Origin,
     context: ssl.SSLContext | None,
     protocol: asyncio.Protocol,
 ) -> None:
     """Connect ``protocol`` to ``origin`` through ``proxy``, with TLS inside the tunnel when ``context`` is given.
+
+    The proxy is asked for ``host``: the origin's name, or the address that was judged in its place.
 
     Raises :class:`UpstreamFault` ``proxy_failed`` when the proxy cannot be reached or refuses.
     """
@@ -104,7 +107,7 @@ async def tunnel(
         transport, handshake = await loop.create_connection(lambda: _Handshake(answered), proxy.host, proxy.port)
     except OSError as error:
         raise UpstreamFault("proxy_failed", "The proxy on the way to the provider could not be reached.") from error
-    target = b"%b:%d" % (origin.host.encode("idna"), origin.port)
+    target = b"%b:%d" % (f"[{host}]".encode() if ":" in host else host.encode("idna"), origin.port)
     transport.write(b"CONNECT %b HTTP/1.1\r\nhost: %b\r\n%b\r\n" % (target, target, proxy.authorization))
     try:
         status = await answered
