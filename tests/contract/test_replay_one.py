@@ -79,6 +79,26 @@ def test_the_same_bytes_leave_again(gateway, upstream, key):
     assert run["difference"]["cost_nanos"]["change"] == 0
 
 
+def test_the_headers_that_change_a_body_s_meaning_leave_again(gateway, upstream, key):
+    """A rerun asks for the same beta features; no other header of the client was kept, a credential least of all."""
+    original = called(gateway, key, openai_beta="assistants=v2", x_internal="secret", cookie="session=1")
+    upstream.seen.clear()
+    replayed(gateway, key, original)
+    sent = upstream.seen[0].headers
+    assert sent["openai-beta"] == "assistants=v2"
+    assert "x-internal" not in sent
+    assert "cookie" not in sent
+
+
+def test_a_call_posted_again_by_hand_is_linked(gateway, key):
+    """The stored body posted to its endpoint with x-counterfoil-replay-of is linked to the original."""
+    original = called(gateway, key)
+    record = gateway.request("GET", f"/v1/generations?id={original}", key=key).json()
+    again = called(gateway, key, json.dumps(record["replay_request"]).encode(), record["endpoint"],
+                   x_counterfoil_replay_of=original)  # fmt: skip
+    assert gateway.request("GET", f"/v1/generations?id={again}", key=key).json()["replay_of"] == original
+
+
 def test_an_override_gives_a_difference(gateway, key):
     """A changed parameter gives another answer, and the difference names text, tokens and cost."""
     [run] = replayed(gateway, key, called(gateway, key), patch={"temperature": 1})["runs"]

@@ -6,7 +6,7 @@ recording can be played back with the frames and the pace the provider gave it.
 ::
 
     offset  size  field
-    0       1     version (1)
+    0       1     version: 1, or 2 with request headers
     1       1     flags: 1 replayable present, 2 the response is chunks, 4 chunk times are 64 bit
     2       2     response status
     4       1     length of the request's media type
@@ -18,6 +18,10 @@ recording can be played back with the frames and the pace the provider gave it.
     22            media types, chunk lengths (4 bytes each), chunk times (differences to the one before, 4 or 8 bytes
                   each), request, replayable body, response
 
+Version 2 has the request's headers before all that: their length (2 bytes) and ``name: value`` lines. Only the few that
+change what a protocol means are kept (``gateway.attribution.KEPT``), and most calls carry none of them; those stay in
+version 1, to the byte.
+
 Little endian throughout. Lengths come before bodies so that one pass cuts the buffer, and every length is checked
 against the buffer: damaged bytes raise :class:`ValueError`, never a wrong capture.
 """
@@ -28,9 +32,14 @@ import struct
 from itertools import accumulate, pairwise
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 VERSION: Final = 1
+VERSION_FIELDS: Final = 2
+_FIELDS_MARK = bytes([VERSION_FIELDS])
+_FIELDS_HEAD = struct.Struct("<BH")
+_FIELDS_BYTES_MAX = 0xFFFF
 _HEAD = struct.Struct("<BBHBBIIII")
 _HAS_REPLAYABLE = 1
 _IS_CHUNKS = 2
@@ -44,7 +53,8 @@ class Capture(Struct, frozen=True):
 
     ``request`` is the body as it arrived. ``replayable`` is the JSON object to resubmit when the request itself is not
     one (multipart). ``response`` is a whole body, or the chunks of a stream as they were received; then ``offsets_us``
-    gives, for each chunk, the microseconds since dispatch (non-decreasing, not negative).
+    gives, for each chunk, the microseconds since dispatch (non-decreasing, not negative). ``request_fields`` are the
+    kept headers, names in lower case.
     """
 
     request: bytes
@@ -54,6 +64,7 @@ class Capture(Struct, frozen=True):
     response_type: str
     response_status: int
     offsets_us: tuple[int, ...] = ()
+    request_fields: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def response_body(self) -> bytes:
@@ -89,13 +100,19 @@ def encode(capture: Capture) -> bytes:
         chunk_count,
         time_count,
     )
-    return b"".join((head, request_type, response_type, table, capture.request, replayable or b"", response))
+    parts = (head, request_type, response_type, table, capture.request, replayable or b"", response)
+    return b"".join((_fields(capture.request_fields), *parts)) if capture.request_fields else b"".join(parts)
 
 
 def decode(data: bytes) -> Capture:
     """The capture in ``data``. Raises :class:`ValueError` when ``data`` is damaged or of an unknown version."""
     try:
-        return _decode(data)
+        if data[:1] != _FIELDS_MARK:
+            return _decode(data)
+        end = _FIELDS_HEAD.size + _FIELDS_HEAD.unpack_from(data)[1]
+        lines = data[_FIELDS_HEAD.size : end].split(b"\n")[:-1]
+        fields = tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines))
+        return msgspec.structs.replace(_decode(data[end:]), request_fields=fields)
     except (struct.error, UnicodeDecodeError) as error:
         raise ValueError("The captured bodies are damaged.") from error
 
@@ -129,6 +146,12 @@ def _decode(data: bytes) -> Capture:
         response_status=status,
         offsets_us=tuple(accumulate(differences)),
     )
+
+
+def _fields(fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """The headers and their head. What no header of a few words would be (64 KiB in all) is left out."""
+    lines = b"".join(b"%b: %b\n" % field for field in fields)
+    return _FIELDS_HEAD.pack(VERSION_FIELDS, len(lines)) + lines if len(lines) <= _FIELDS_BYTES_MAX else b""
 
 
 def _type_bytes(media_type: str) -> bytes:

@@ -26,6 +26,9 @@ FORWARDED = frozenset(
 )
 """Client headers that providers understand and that hold no secret."""
 
+KEPT = (b"anthropic-beta", b"anthropic-version", b"openai-beta")
+"""Headers that change what a body means: kept with it, so that a rerun asks for the same thing. None holds a secret."""
+
 _SLUG = re.compile(r"[^a-z0-9]+")
 APP_ID_LENGTH_MAX = 128
 SESSION_ID_LENGTH_MAX = 256
@@ -62,6 +65,13 @@ def replay_of(headers: dict[bytes, bytes]) -> str | None:
         return None
     text = value.decode("latin-1").strip()
     return text if parse(text) is not None else None
+
+
+def kept_of(headers: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that are captured with the body; empty for most calls, at the price of three look-ups."""
+    if b"anthropic-version" in headers or b"anthropic-beta" in headers or b"openai-beta" in headers:
+        return tuple((name, headers[name]) for name in KEPT if name in headers)
+    return ()
 
 
 def _text(value: bytes) -> str:

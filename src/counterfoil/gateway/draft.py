@@ -60,6 +60,7 @@ class Draft:
         "charges",
         "endpoint",
         "intent_ns",
+        "kept",
         "key_id",
         "policy",
         "replay_of",
@@ -83,6 +84,7 @@ class Draft:
         self.session_id: str | None = None
         self.replay_of: str | None = None
         self.policy = CapturePolicy.FULL
+        self.kept: tuple[tuple[bytes, bytes], ...] = ()  # headers that are captured with the body
         self.call: Call | None = None
         self.target: Target | None = None
         self.byok = False

@@ -26,7 +26,7 @@ from counterfoil.capture import policy
 from counterfoil.capture.body import Capture
 from counterfoil.config.model import Limits
 from counterfoil.errors import CallerFault, Fault, GatewayFault, UpstreamFault
-from counterfoil.gateway.attribution import FORWARDED, app_of, replay_of, session_of
+from counterfoil.gateway.attribution import FORWARDED, app_of, kept_of, replay_of, session_of
 from counterfoil.gateway.draft import Draft, attempt_of, record_of
 from counterfoil.gateway.exchange import Exchange
 from counterfoil.gateway.relay import Relay, Way
@@ -347,7 +347,7 @@ class Gateway:
             if len(call.body) > room or (relay is not None and (relay.too_large or relay.size > room)):
                 state = CaptureState.TOO_LARGE
             else:
-                capture = _capture(call, relay)
+                capture = _capture(call, relay, draft.kept)
         return Settlement(draft.slot, record, draft.policy, capture, draft.arrived_ms, state)
 
     def _charge(self, draft: Draft, target: Target, reading: Reading) -> Charge:
@@ -499,13 +499,14 @@ class Gateway:
             draft.app_id = app_of(principal, headers)
             draft.policy = policy.strictest(draft.policy, principal.capture)
         draft.replay_of = replay_of(headers)
+        draft.kept = kept_of(headers)
         return draft
 
 
-def _capture(call: Call, relay: Relay | None) -> Capture:
+def _capture(call: Call, relay: Relay | None, kept: tuple[tuple[bytes, bytes], ...]) -> Capture:
     """The bodies of a call, the response in the chunks it came in when it was a stream."""
     if relay is None:
-        return Capture(call.body, call.content_type, call.replayable, b"", "", 0, ())
+        return Capture(call.body, call.content_type, call.replayable, b"", "", 0, (), kept)
     streamed = relay.way is Way.STREAM
     return Capture(
         call.body,
@@ -515,6 +516,7 @@ def _capture(call: Call, relay: Relay | None) -> Capture:
         relay.content_type.decode("latin-1"),
         relay.status,
         tuple(relay.offsets_us) if streamed else (),
+        kept,
     )
 
 

@@ -164,7 +164,7 @@ class Replayer:
         headers = {b"content-type": request.content_type.encode("latin-1", "replace")}
         call = surface.peek(Request("POST", path, query, headers, request.body))
         target = self._routes.plan(call.model, surface.name)[0]
-        estimate = self._estimate(record, request, target.provider.prices, target.model)
+        estimate = self._estimate(record, request, target.provider.name, target.model)
         same = request.body == original.request.body and request.target == original.request.target
         return Plan(request, target.model_id, target.provider.name, estimate, same)
 
@@ -192,6 +192,7 @@ class Replayer:
         headers = {
             b"content-type": plan.request.content_type.encode("latin-1", "replace"),
             b"x-counterfoil-replay-of": original.stored.id.encode(),
+            **dict(original.capture.request_fields),
         }
         if original.record.app_id is not None:
             headers[b"x-app-id"] = original.record.app_id.encode()
@@ -227,7 +228,7 @@ class Replayer:
         capture = self.reader.capture(stored) if stored.capture_state is CaptureState.STORED else None
         return None if capture is None else said(capture)
 
-    def _estimate(self, record: Record, request: Sendable, prices: str, model: str) -> Estimate:
+    def _estimate(self, record: Record, request: Sendable, provider: str, model: str) -> Estimate:
         usage = record.usage
         prompt = usage.prompt_tokens
         if usage.source is UsageSource.ABSENT or not prompt:
@@ -238,7 +239,7 @@ class Replayer:
         def price(completion: int) -> tuple[int, CostState, str | None]:
             meters = usage.meters if usage.meters is not UNSET else UNSET
             asked = Usage(prompt, completion, prompt + completion, meters=meters, source=UsageSource.ESTIMATED)
-            charge = self._book().price(prices, model, asked, now, team_id=record.team_id)
+            charge = self._book().price(provider, model, asked, now, team_id=record.team_id)
             return charge.nanos, charge.state, charge.reason
 
         low, _, _ = price(0)

@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from counterfoil.capture.body import VERSION, Capture, decode, encode
+from counterfoil.capture.body import VERSION_FIELDS, Capture, decode, encode
 
 _TYPES = st.text(max_size=40)
+_FIELDS = st.lists(
+    st.tuples(
+        st.sampled_from([b"anthropic-beta", b"openai-beta"]), st.binary(max_size=20).filter(lambda v: b"\n" not in v)
+    ),
+    max_size=3,
+).map(tuple)
 _UNARY = st.builds(
     Capture,
     request=st.binary(max_size=200),
@@ -17,6 +23,7 @@ _UNARY = st.builds(
     response=st.binary(max_size=200),
     response_type=_TYPES,
     response_status=st.integers(0, 999),
+    request_fields=_FIELDS,
 )
 
 
@@ -77,9 +84,18 @@ def test_a_long_media_type_is_cut() -> None:
     assert decode(encode(capture)).request_type == "é" * 127
 
 
+def test_a_call_without_kept_headers_is_stored_as_ever() -> None:
+    """Headers cost the calls that carry none not one byte, and what they add stands before the rest."""
+    plain = Capture(b"{}", "application/json", None, b"{}", "application/json", 200)
+    fields = ((b"anthropic-version", b"2023-06-01"),)
+    kept = Capture(b"{}", "application/json", None, b"{}", "application/json", 200, (), fields)
+    assert encode(plain)[0] == 1
+    assert encode(kept) == b"\x02\x1e\x00anthropic-version: 2023-06-01\n" + encode(plain)
+
+
 def test_another_version_is_refused() -> None:
     """Bytes of an unknown version are never guessed at."""
     encoded = bytearray(encode(Capture(b"", "", None, b"", "", 200)))
-    encoded[0] = VERSION + 1
+    encoded[0] = VERSION_FIELDS + 1
     with pytest.raises(ValueError, match="version"):
         decode(bytes(encoded))
