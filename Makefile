@@ -53,7 +53,7 @@ bench: $(STAMPS)/test
 	$(BIN)/python -m benchmarks $(ARGS)
 
 faults: $(STAMPS)/test $(STAMPS)/demo $(STAMPS)/emulators $(STAMPS)/faults
-	$(BIN)/python -m pytest -m faults $(ARGS)
+	$(BIN)/python -m pytest -m faults -o faulthandler_timeout=0 -rP $(ARGS)
 
 install: $(STAMPS)/run
 	@echo "Installed. Start it with: $(BIN)/counterfoil serve"

@@ -7,27 +7,26 @@ which order it starts and stops.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
-import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from counterfoil.api.app import build as build_api
 from counterfoil.api.app import prefixes
-from counterfoil.api.parts import ControlParts, Figures, Health
+from counterfoil.api.parts import ControlParts, Figures, Health, Waits
 from counterfoil.config.model import Config
-from counterfoil.errors import ConfigError
+from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.folder import DataFolder
+from counterfoil.gateway.board import Board
 from counterfoil.gateway.host import Host
 from counterfoil.gateway.run import Gateway, Parts
-from counterfoil.ledger import books
+from counterfoil.ledger import books, reserve, tally
 from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.query import LedgerReader
-from counterfoil.ledger.reserve import RESERVE_BYTES
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.overlay import NO_OVERLAY, Serves
 from counterfoil.pricing.overlay_file import read_overlay
@@ -42,9 +41,6 @@ from counterfoil.surfaces import registry
 from counterfoil.tenancy.admin import Admin
 from counterfoil.tenancy.directory import Directory
 from counterfoil.tenancy.principal import Principal
-
-DISK_LOW_BYTES = 64 * 1024 * 1024
-"""Below this much free space ``ready`` says so, before the ledger has to refuse."""
 
 
 async def serve(config: Config, folder: DataFolder) -> Host:
@@ -86,6 +82,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
         ),
         loop,
     )
+    board = Board(gateway, ledger, folder.journal, loop)
     app = build_api(
         ControlParts(
             reader=reader,
@@ -96,12 +93,15 @@ async def serve(config: Config, folder: DataFolder) -> Host:
             replayer=Replayer(gateway, reader, routes, lambda: book, _wall_ms),
             models=lambda principal: models_of(routes, book, principal),
             health=lambda: health_of(gateway, ledger),
-            metrics=lambda: figures_of(gateway, ledger, folder.root),
+            metrics=lambda: figures_of(board.figures(), reader, folder),
         )
     )
     control.extend(prefixes(app))
 
+    board.start()
+
     async def stopped() -> None:
+        board.stop()
         await ledger.close()
         reader.close()
         directory.close()
@@ -162,19 +162,41 @@ def health_of(gateway: Gateway, ledger: Ledger) -> Health:
     return Health(live=True, ready=not reasons, reasons=tuple(reasons))
 
 
-def figures_of(gateway: Gateway, ledger: Ledger, root: Path) -> Figures:
-    """This worker's figures for ``/metrics``."""
-    counters = gateway.counters
+def figures_of(found: tally.Figures, reader: LedgerReader, folder: DataFolder) -> Figures:
+    """The figures of all workers, for ``/metrics`` and ``/health``."""
+    counts, state, waits = found.counts, found.state, found.waits
     return Figures(
-        admitted=counters.admitted,
-        settled=counters.settled,
-        open=gateway.in_flight,
-        refused=counters.refused,
-        queue_depth=ledger.depth,
-        last_checkpoint_ms=ledger.last_checkpoint_ms,
-        disk_reserve_bytes=RESERVE_BYTES if ledger.healthy else 0,
-        disk_free_bytes=shutil.disk_usage(root).free,
+        admitted=counts.admitted,
+        settled=counts.settled,
+        open=state.open,
+        refused=counts.refused,
+        interrupted=counts.interrupted,
+        unauthorized=counts.unrecorded,
+        rejected=counts.rejected,
+        crashed=counts.crashed,
+        records=_records(reader),
+        commits=counts.commits,
+        commit_wait=Waits(
+            tally.WAIT_BOUNDS_MS,
+            tuple(itertools.accumulate(waits.counts[:-1])),
+            waits.total,
+            waits.sum_us / 1000,
+            waits.quantile_ms(0.99),
+        ),
+        queue_depth=state.queue_depth,
+        last_checkpoint_ms=state.last_checkpoint_ms or None,
+        disk_reserve_bytes=reserve.held_bytes(folder.reserve),
+        disk_free_bytes=reserve.free_bytes(folder.root),
+        workers=found.workers,
+        workers_ready=state.ready,
     )
+
+
+def _records(reader: LedgerReader) -> int | None:
+    try:
+        return reader.records()
+    except GatewayFault:
+        return None  # which the figures say, and the lookups
 
 
 def _target(providers: dict[str, Provider], name: str) -> Target:

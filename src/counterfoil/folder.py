@@ -8,7 +8,8 @@
     ├── control.db              teams, apps, keys, provider keys
     ├── ledger.db               records, sealed bodies, chain, checkpoints
     ├── books/                  every price book a record refers to, by content hash
-    ├── journal/                calls in flight (intents), one file a writer
+    ├── journal/                calls in flight (intents) and what was counted (tally), a file each a writer
+    ├── reserve                 disk kept back for calls in flight when it is full
     └── secrets/                0700; each file 0600, 32 random bytes, made on first use
         ├── pepper              keys API keys' digests
         ├── kek                 wraps the teams' data keys
@@ -82,6 +83,10 @@ class DataFolder:
     @property
     def books(self) -> Path:
         return self.root / "books"
+
+    @property
+    def reserve(self) -> Path:
+        return self.root / "reserve"
 
     @property
     def journal(self) -> Path:

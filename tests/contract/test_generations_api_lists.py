@@ -258,9 +258,14 @@ def test_models_are_listed_as_openai_clients_expect(plane: ControlPlane, keys: d
 
 
 def test_health_needs_no_key(plane: ControlPlane) -> None:
-    """Live and ready answer anybody."""
-    assert plane.get("/health/live").json == {"ok": True}
-    assert plane.get("/health/ready").json == {"ok": True}
+    """Live and ready answer anybody, and give the account: calls, commits, signatures, disk."""
+    for check in ("live", "ready"):
+        said = plane.get(f"/health/{check}").json
+        assert said["ok"] is True
+        calls = said["calls"]
+        assert calls["admitted"] == calls["settled"] + calls["open"] + calls["refused"]
+        assert set(said) == {"ok", "workers", "calls", "ledger", "disk"}
+        assert set(said["ledger"]) == {"records", "queue_depth", "commit_wait_ms", "last_checkpoint_at"}
 
 
 def test_not_ready_says_why(tmp_path_factory: pytest.TempPathFactory) -> None:

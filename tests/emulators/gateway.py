@@ -62,10 +62,11 @@ class Gateway:
         return self.process.stop()
 
     def command(
-        self, *arguments: str, check: bool = True, stdin: str | None = None
+        self, *arguments: str, check: bool = True, stdin: str | None = None, local: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``counterfoil …`` on this gateway's data folder; ``stdin`` is what it reads."""
-        command = [sys.executable, "-m", "counterfoil", *arguments, "--data", str(self.data)]
+        """Run ``counterfoil …``, with ``local`` on this gateway's data folder; ``stdin`` is what it reads."""
+        where = ["--data", str(self.data)] if local else []
+        command = [sys.executable, "-m", "counterfoil", *arguments, *where]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
         assert not check or done.returncode == 0, f"{command} gave {done.returncode}: {done.stdout}{done.stderr}"
         return done

@@ -36,7 +36,7 @@ BOUNDS: Final[Sequence[tuple[re.Pattern[str], Callable[[int], int]]]] = [
         (r"ledger\.db-shm|control\.db-(wal|shm)|control\.db", lambda _: 4 * MIB),
         (r"reserve|writer-\d{3}\.intents", lambda _: 8 * MIB),
         (r"[0-9a-f]{64}\.json\.zst", lambda _: MIB),
-        (r"VERSION|lock|control\.epoch|pepper|kek|signing", lambda _: 4096),
+        (r"VERSION|lock|writer-\d{3}\.tally|control\.epoch|pepper|kek|signing", lambda _: 4096),
     )
 ]
 """Every file of a data folder, and the size that so many records explain."""
@@ -69,6 +69,14 @@ class Sent:
             return None
         self.acknowledged[mark] = (reply.generation_id, reply.status)
         return reply.status
+
+
+@contextlib.contextmanager
+def in_flight(gateway: Gateway, key: str, mark: str) -> Iterator[RawClient]:
+    """Keep one unary call in flight until the block ends, when its client leaves."""
+    with RawClient(gateway.port) as client:
+        client.send(post(CHAT, body_of(mark, stream=False), key, x_app_id=mark))
+        yield client
 
 
 def body_of(mark: str, *, stream: bool) -> bytes:
@@ -133,6 +141,7 @@ def check(gateway: Gateway, upstream: ScriptedUpstream, sent: Sent, *, verify: b
         assert record["success"] == (record["error_code"] is None)
         assert 0 <= record["latency_ms"] <= record["generation_ms"]
     check_chains(records)
+    check_account(gateway, len(records))
     check_folder(gateway, len(records))
     if verify:
         said = gateway.command("ledger", "verify", "--json", check=False)
@@ -158,6 +167,19 @@ def check_chains(records: list[dict[str, Any]]) -> None:
         chains.setdefault(record["chain"]["writer"], []).append(record["chain"]["sequence"])
     for numbers in chains.values():
         assert sorted(numbers) == list(range(1, len(numbers) + 1)), "a gap in a chain"
+
+
+def check_account(gateway: Gateway, records: int) -> None:
+    """What any worker says of all adds up, whatever died; in a moment it agrees with the ledger."""
+
+    def agrees() -> bool:  # other workers' figures are a quarter of a second old
+        said = gateway.request("GET", "/health/live").json()
+        calls = said["calls"]
+        assert calls["admitted"] == calls["settled"] + calls["open"] + calls["refused"], calls
+        assert said["ledger"]["records"] == records
+        return calls["open"] == 0 and calls["settled"] <= records <= calls["settled"] + calls["refused"]
+
+    wait_until(agrees, 3.0)
 
 
 def check_folder(gateway: Gateway, records: int) -> None:

@@ -29,29 +29,43 @@ class Health(Struct, frozen=True):
 
 
 class Waits(Struct, frozen=True):
-    """A histogram of milliseconds: ``counts[i]`` waits took at most ``bounds_ms[i]`` (cumulative), ``total`` in all."""
+    """A histogram of milliseconds: ``counts[i]`` waits took at most ``bounds_ms[i]`` (cumulative), ``total`` in all.
+
+    ``p99_ms`` is the bound that 99 of 100 did not exceed; None without any.
+    """
 
     bounds_ms: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
     total: int = 0
     sum_ms: float = 0.0
+    p99_ms: float | None = None
 
 
 class Figures(Struct, frozen=True, kw_only=True):
-    """The gateway's figures since it started, over all its workers. ``admitted == settled + open + refused``.
+    """The gateway's figures over all its workers. ``admitted == settled + open + refused``.
 
-    ``last_checkpoint_ms`` is Unix milliseconds, or None before the first.
+    The counts go on over restarts. ``interrupted`` calls are settled, ended by a crash, ``unauthorized`` ones came
+    without a valid key, ``rejected`` ones were no request. ``records`` is None while the ledger cannot be read, and
+    ``last_checkpoint_ms`` (Unix milliseconds) before the first. ``workers`` run; ``workers_ready`` take calls.
     """
 
     admitted: int = 0
     settled: int = 0
     open: int = 0
     refused: int = 0
+    interrupted: int = 0
+    unauthorized: int = 0
+    rejected: int = 0
+    crashed: int = 0
+    records: int | None = 0
+    commits: int = 0
     commit_wait: Waits = Waits()
     queue_depth: int = 0
     last_checkpoint_ms: int | None = None
     disk_free_bytes: int = 0
     disk_reserve_bytes: int = 0
+    workers: int = 0
+    workers_ready: int = 0
 
 
 def _no_models(_: Principal) -> list[dict[str, Any]]:

@@ -34,7 +34,9 @@ from counterfoil.cli.where import LOCAL, AsJson, Source
 from counterfoil.config import Config
 from counterfoil.errors import ConfigError, Fault
 from counterfoil.folder import FORMAT_VERSION, DataFolder
+from counterfoil.ledger import reserve, tally
 from counterfoil.ledger.query import LedgerReader
+from counterfoil.ledger.signing import IDLE_PERIOD_S
 from counterfoil.record import words
 
 SQLITE_MINIMUM: Final = 3_051_003
@@ -44,6 +46,8 @@ DISK_BYTES_PROBLEM: Final = 256 << 20
 SYNC_MS_WARNING: Final = 50.0
 """Every answer waits for one sync; a disk slower than this is felt by clients."""
 CONNECT_SECONDS_MAX: Final = 5.0
+CHECKPOINT_MS_WARNING: Final = 2000 * IDLE_PERIOD_S
+"""A running gateway signs at least every :data:`IDLE_PERIOD_S`, also when nothing happens."""
 CLOCK_SECONDS_WARNING: Final = 5.0
 EARLIEST_MS: Final = 1_760_000_000_000
 """October 2025. A clock before it is wrong: this version did not exist."""
@@ -101,6 +105,8 @@ def examine_remote(remote: Remote) -> Iterator[Finding]:
         yield Finding(check, State.GOOD if good else State.PROBLEM, said)
         if check == "live":
             yield _clock_beside(answer.headers.get("date", ""), time.time())
+        else:
+            yield from _said_by(answer.body)
     answer = remote.send("GET", "/v1/models")
     good = answer.status == HTTPStatus.OK
     said = "accepted" if good else f"{answer.status}: {', '.join(_reasons(answer.body))}"
@@ -185,12 +191,13 @@ def folder(root: Path) -> Iterator[Finding]:
 
 
 def ledger(root: Path) -> Iterator[Finding]:
-    """The ledger can be read, and no call is left without its record. ``ledger verify`` checks what it holds."""
+    """The ledger can be read, and every call has its record or is under way. ``ledger verify`` checks what it holds."""
     if not (root / "ledger.db").exists():
         return
-    reader = LedgerReader(DataFolder(root))
+    data = DataFolder(root)
+    reader = LedgerReader(data)
     try:
-        stats = reader.stats()
+        stats, signed_ms = reader.stats(), reader.last_checkpoint_ms()
     except Fault as fault:
         yield Finding("ledger", State.PROBLEM, f"{fault} Run: counterfoil ledger verify")
         return
@@ -201,6 +208,49 @@ def ledger(root: Path) -> Iterator[Finding]:
     yield Finding(
         "calls in flight", State.GOOD, f"{stats['open_intents']:,}; after a crash the next start settles them"
     )
+    figures = tally.total(data.journal)
+    counts, waits = figures.counts, figures.waits
+    yield account(counts.admitted, counts.settled, figures.state.open, counts.refused)
+    yield commits(waits.sum_us / 1000 / waits.total if waits.total else None, waits.quantile_ms(0.99))
+    running = figures.workers > 0
+    age_ms = None if signed_ms is None else time.time_ns() // 1_000_000 - signed_ms
+    yield checkpoint(age_ms, stats["records"], running=running)
+    yield kept_back(reserve.held_bytes(data.reserve), running=running)
+
+
+def account(admitted: int, settled: int, still_open: int, refused: int) -> Finding:
+    """Every call that was taken in has ended in one of the ways there are, or is under way."""
+    said = f"{admitted:,} admitted = {settled:,} settled + {still_open:,} open + {refused:,} refused"
+    if admitted != settled + still_open + refused:
+        return Finding("calls", State.PROBLEM, f"{said} does not hold. This is a bug; please report it.")
+    return Finding("calls", State.GOOD, said)
+
+
+def commits(mean_ms: float | None, p99_ms: float | None) -> Finding:
+    """How long records took to become durable; every answer waits for that."""
+    if mean_ms is None or p99_ms is None:
+        return Finding("commit wait", State.GOOD, "nothing was committed yet")
+    said = f"{mean_ms:.2f} ms on average, 99 of 100 within {p99_ms:g} ms"
+    return Finding("commit wait", State.WARNING if p99_ms > SYNC_MS_WARNING else State.GOOD, said)
+
+
+def checkpoint(age_ms: int | None, records: int, *, running: bool) -> Finding:
+    """The newest signature under the ledger is as young as a running gateway keeps it."""
+    if age_ms is None:
+        said = "nothing is signed yet" + ("; a running gateway signs within a minute" if records else "")
+        return Finding("checkpoint", State.GOOD, said)
+    said = f"signed {words.duration(max(0, age_ms))} ago"
+    if running and age_ms > CHECKPOINT_MS_WARNING:
+        return Finding("checkpoint", State.WARNING, f"{said}, although a gateway runs. Look at its log.")
+    return Finding("checkpoint", State.GOOD, said)
+
+
+def kept_back(held_bytes: int, *, running: bool) -> Finding:
+    """The disk kept back for calls in flight stands while a gateway runs."""
+    if held_bytes or not running:
+        return Finding("reserve", State.GOOD, f"{words.size(held_bytes)} of disk kept back for calls in flight")
+    said = "The disk kept back was used up: it was full. The gateway refuses calls until there is room."
+    return Finding("reserve", State.PROBLEM, said)
 
 
 def permissions(root: Path) -> Finding:
@@ -288,6 +338,32 @@ def reachable(settings: Config) -> Iterator[Finding]:
             yield Finding(f"provider {name}", State.WARNING, f"{where} cannot be reached ({error.strerror or error}).")
         else:
             yield Finding(f"provider {name}", State.GOOD, f"{where} answers")
+
+
+def _said_by(body: bytes) -> Iterator[Finding]:
+    """What a gateway's ``/health/ready`` tells of its account; nothing when it is an older one's."""
+    try:
+        said = msgspec.json.decode(body, type=_Ready)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return
+    calls, wait = said.calls, said.ledger.commit_wait_ms
+    yield account(calls["admitted"], calls["settled"], calls["open"], calls["refused"])
+    yield commits(wait["mean"], wait["p99"])
+    signed = said.ledger.last_checkpoint_at
+    yield Finding("checkpoint", State.GOOD, "nothing is signed yet" if signed is None else f"signed at {signed}")
+    yield kept_back(said.disk["reserve_bytes"], running=said.workers["running"] > 0)
+
+
+class _Ledger(Struct):
+    commit_wait_ms: dict[str, float | None]
+    last_checkpoint_at: str | None
+
+
+class _Ready(Struct):
+    calls: dict[str, int]
+    ledger: _Ledger
+    disk: dict[str, int]
+    workers: dict[str, int]
 
 
 def _clock_beside(date: str, now_s: float) -> Finding:

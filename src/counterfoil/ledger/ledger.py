@@ -30,6 +30,7 @@ from counterfoil.ledger.rows import RowMaker
 from counterfoil.ledger.settlement import Intent, Settlement
 from counterfoil.ledger.signing import Signer
 from counterfoil.ledger.store import Store, StoredKeys
+from counterfoil.ledger.tally import Tally, Waits
 from counterfoil.ledger.writer import Acknowledge, Connected, Writer
 from counterfoil.record.ids import parse
 
@@ -48,6 +49,7 @@ class Ledger:
     def __init__(
         self,
         log: IntentLog,
+        tally: Tally,
         make_writer: Callable[[Acknowledge], Writer],
         keeper: Keeper,
         eraser: Eraser,
@@ -55,6 +57,8 @@ class Ledger:
     ) -> None:
         self._log = log
         self._loop = loop
+        self.tally = tally
+        self.waits = Waits()
         self._writer = make_writer(self._acknowledge)
         self._keeper = keeper
         self._sweeper = Sweeper(eraser, active=log.number == 0)
@@ -62,7 +66,6 @@ class Ledger:
         self.admitted = 0
         self.settled = 0
         self.refused = 0
-        self.last_commit_wait_ms = 0.0
 
     @classmethod
     def open(
@@ -87,13 +90,14 @@ class Ledger:
         secret = folder.secret("kek")
         signer = Signer(folder.secret("signing"), now_ms, checkpoint_folder)
         log = IntentLog.claim_lowest(folder.journal)
+        tally = Tally.of(folder.journal, log.number)
 
         def connect() -> Connected:
             connection = database.open_writer(path, durability, vfs)
             ring = KeyRing(secret, StoredKeys(connection), entropy)
             return Connected(connection, Store(connection, log.number), RowMaker(Sealer(ring, entropy), retention_days))
 
-        reserve = Reserve(folder.root / "reserve")
+        reserve = Reserve(folder.reserve)
         try:
             roomy = reserve.take()
             first = connect()
@@ -101,11 +105,11 @@ class Ledger:
             if log.number == 0:
                 database.extend_log(first.connection, path)
             try:
-                _recover(folder, log, first, now_ms())
+                _recover_all(folder, log, tally, first, now_ms())
             except apsw.FullError:
                 reserve.give_up()
                 roomy = False
-                _recover(folder, log, first, now_ms())
+                _recover_all(folder, log, tally, first, now_ms())
             first.connection.close()
         except (apsw.Error, OSError) as error:
             log.close()
@@ -125,7 +129,7 @@ class Ledger:
                 period_s=checkpoint_seconds,
             )
 
-        ledger = cls(log, make_writer, keeper, Eraser(path, signer, now_ms), loop)
+        ledger = cls(log, tally, make_writer, keeper, Eraser(path, signer, now_ms), loop)
         ledger.start(refuse=not roomy)
         return ledger
 
@@ -206,6 +210,7 @@ class Ledger:
         await loop.run_in_executor(None, self._keeper.close)  # first: the writer copies the whole log back at the end
         await loop.run_in_executor(None, self._writer.close, CLOSE_S)
         await asyncio.sleep(0)  # the last acknowledgements are in the loop's queue
+        self.tally.close()
         self._log.close()
 
     # From the writer's thread.
@@ -231,7 +236,7 @@ class Ledger:
                     future.set_exception(fault)
         if fault is None:
             self.settled += len(futures)
-            self.last_commit_wait_ms = wait_s * 1000
+            self.waits.observe(wait_s, len(futures))
 
 
 def _copy_back(connection: apsw.Connection) -> None:
@@ -246,23 +251,30 @@ def _copy_back(connection: apsw.Connection) -> None:
         return
 
 
-def _recover(folder: DataFolder, own: IntentLog, connected: Connected, now_ms: int) -> None:
+def _recover_all(folder: DataFolder, own: IntentLog, tally: Tally, connected: Connected, now_ms: int) -> None:
     """Give every call without an owner its record, then free its slot."""
-    logs = [own]
+    tally.take_over(connected.store.sequence, _recover(own, connected, now_ms))
     for number in writer_numbers(folder.journal):
-        if number != own.number:
-            other = IntentLog.claim(folder.journal, number)
-            if other is not None:
-                logs.append(other)
-    for log in logs:
-        open_intents = [intent for _, intent in log.open_intents() if intent is not None]
-        lost = [intent for intent in open_intents if _unrecorded(connected.store, intent)]
-        rows = [connected.maker.row(interrupted(intent, now_ms), None) for intent in lost]
-        for at in range(0, len(rows), RECOVERY_ROWS):
-            connected.store.append(rows[at : at + RECOVERY_ROWS])
-        log.clear()
-        if log is not own:
-            log.close()
+        other = IntentLog.claim(folder.journal, number) if number != own.number else None
+        if other is not None:
+            others = Tally.of(folder.journal, number)
+            try:
+                others.take_over(Store(connected.connection, number).sequence, _recover(other, connected, now_ms))
+            finally:
+                others.close()
+                other.close()
+    tally.go_on_from(connected.store.sequence)
+
+
+def _recover(log: IntentLog, connected: Connected, now_ms: int) -> int:
+    """Settle the calls that are open in ``log``; give how many had no record."""
+    open_intents = [intent for _, intent in log.open_intents() if intent is not None]
+    lost = [intent for intent in open_intents if _unrecorded(connected.store, intent)]
+    rows = [connected.maker.row(interrupted(intent, now_ms), None) for intent in lost]
+    for at in range(0, len(rows), RECOVERY_ROWS):
+        connected.store.append(rows[at : at + RECOVERY_ROWS])
+    log.clear()
+    return len(rows)
 
 
 def _unrecorded(store: Store, intent: Intent) -> bool:

@@ -114,6 +114,9 @@ INSERT INTO data_keys (team_id, wrapped) VALUES (?, ?) RETURNING key_id
 INSERT INTO checkpoints (writer, first_sequence, last_sequence, last_seq, statement, signature)
 VALUES (?, ?, ?, ?, ?, ?)
 
+-- name: newest_checkpoint
+SELECT statement FROM checkpoints ORDER BY number DESC LIMIT 1
+
 -- name: last_checkpoint
 -- The newest checkpoint of one writer.
 SELECT last_sequence, last_seq FROM checkpoints WHERE writer = ?

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import apsw
+import msgspec
 from msgspec import Struct
 
 from counterfoil.capture import body
@@ -25,7 +26,7 @@ from counterfoil.ledger.filters import SEGMENT_BITS, Cursor, Filter, listing, st
 from counterfoil.ledger.intents import count_open
 from counterfoil.ledger.packing import Unpacker
 from counterfoil.ledger.rows import value_key
-from counterfoil.ledger.signing import writer_name
+from counterfoil.ledger.signing import Statement, writer_name
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
 from counterfoil.record import ids
@@ -163,6 +164,21 @@ class LedgerReader:
             cost_nanos=sum(row[5] for row in rows),
             by_cost_state={row[0]: row[1] for row in rows},
         )
+
+    def records(self) -> int:
+        """How many records the ledger holds, without counting them: their numbers have no gap."""
+        try:
+            return self._connection().execute(QUERIES["last_seq"]).get
+        except apsw.Error as error:
+            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
+
+    def last_checkpoint_ms(self) -> int | None:
+        """When the newest checkpoint was signed, Unix milliseconds; None in a ledger without any."""
+        try:
+            statement = self._connection().execute(QUERIES["newest_checkpoint"]).get
+            return None if statement is None else msgspec.json.decode(statement, type=Statement).signed_at_ms
+        except (apsw.Error, msgspec.MsgspecError) as error:
+            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
 
     def stats(self) -> dict[str, int]:
         """Figures of the whole ledger: records, open_intents, bodies, erasures, checkpoints, unindexed, bytes.

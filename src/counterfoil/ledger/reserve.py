@@ -15,6 +15,9 @@ RESERVE_BYTES: Final = 8 * 1024 * 1024
 """More than what calls in flight leave behind: a thousand records of 2 KiB with bodies of 6 KiB."""
 
 
+_BLOCK_BYTES: Final = 512  # the unit of st_blocks, whatever the file system's own is
+
+
 class Reserve:
     """The reserve of one folder, shared by its workers: whoever meets a full disk gives it up for all."""
 
@@ -50,3 +53,20 @@ class Reserve:
         """Whether, beside the reserve, its size again is free."""
         state = os.statvfs(self._path.parent)
         return state.f_bavail * state.f_frsize >= self._size
+
+
+def held_bytes(path: Path) -> int:
+    """What the reserve file at ``path`` keeps at the moment; 0 when it was given up, or never stood."""
+    try:
+        return path.stat().st_blocks * _BLOCK_BYTES
+    except OSError:
+        return 0
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free beside the reserve on the file system of ``folder``; 0 when it cannot be asked."""
+    try:
+        state = os.statvfs(folder)
+    except OSError:
+        return 0
+    return state.f_bavail * state.f_frsize

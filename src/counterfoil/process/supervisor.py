@@ -25,7 +25,8 @@ import structlog
 log = structlog.get_logger("counterfoil.supervisor")
 
 BACKOFF_FIRST_SECONDS = 0.1
-BACKOFF_MAX_SECONDS = 5.0
+BACKOFF_MAX_SECONDS = 1.0
+"""Calls that a dead worker leaves wait for their records as long; and a start a second burns less than half a core."""
 STEADY_SECONDS = 2.0
 """A worker that lived this long had a good start: its replacement does not wait."""
 
