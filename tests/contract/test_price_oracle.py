@@ -161,10 +161,10 @@ def test_bodies_read_by_our_surfaces_cost_the_same() -> None:
     """From a body to a price all by ourselves: equal, unless the oracle's reader passed over a cache that was reported.
 
     The oracle reads some bodies with another protocol's field names, and some fields not at all; the table in
-    docs/pricing.md names them. Wherever both read the same caches, the prices must be the same.
+    docs/pricing.md names them. Wherever both read the same, the prices must be the same.
     """
     book = PriceBook.build(bundled_catalog())
-    compared = unread = 0
+    compared = passed_over = 0
     for row, extracted, one in extractions():
         if "input_price" not in one or one["api_flavor"] == "embeddings" or not row.get("model"):
             continue  # the embeddings reader looks at the input alone
@@ -177,11 +177,23 @@ def test_bodies_read_by_our_surfaces_cost_the_same() -> None:
             if abs(nanos - Decimal(one[key]) * 10**9) * 2 > lines:
                 if (one["provider_id"], row["model"], used.prompt_tokens) in EXPLAINED:
                     continue
-                unread += 1
-                assert name == "input"
-                assert caches(used) != caches(usage_of(extracted))
+                passed_over += 1
+                assert unread(body) or (name == "input" and caches(used) != caches(usage_of(extracted)))
     assert compared > 1500
-    assert unread < 0.03 * compared
+    assert passed_over < 0.04 * compared
+
+
+def unread(body: dict[str, Any]) -> bool:
+    """Tell whether a provider bills what the oracle's reader passes over: another iteration, or unreported thoughts.
+
+    Anthropic: the totals leave out what a compaction took. Google: thoughts are output, and OpenAI's way of asking
+    shows them in the total alone.
+    """
+    used = body.get("usage") or {}
+    beside = any(each.get("type") == "compaction" for each in used.get("iterations") or ())
+    details = "completion_tokens_details" in used or "citation_tokens" in used
+    counted = used.get("prompt_tokens", 0) + used.get("completion_tokens", 0)
+    return beside or ("completion_tokens" in used and not details and used.get("total_tokens", 0) > counted)
 
 
 def caches(used: Usage) -> tuple[int, int]:

@@ -236,6 +236,19 @@ def flat(usage: Usage) -> dict[str, int]:
     return {name: value for name, value in table.items() if value}
 
 
+def beyond(used: dict[str, Any], ours: dict[str, int]) -> bool:
+    """What the oracle passes over though it is billed: an Anthropic compaction, and thoughts in a total alone."""
+    compaction = [each for each in used.get("iterations") or () if each["type"] == "compaction"]
+    if compaction:
+        assert ours["input_tokens"] == used["input_tokens"] + sum(each["input_tokens"] for each in compaction)
+        assert ours["output_tokens"] == used["output_tokens"] + sum(each["output_tokens"] for each in compaction)
+        return True
+    if used.keys() == {"prompt_tokens", "completion_tokens", "total_tokens"} and used["completion_tokens"]:
+        assert ours["output_tokens"] == used["total_tokens"] - used["prompt_tokens"]
+        return ours["output_tokens"] != used["completion_tokens"]
+    return False
+
+
 def test_usage_agrees_with_an_independent_oracle():
     """783 real usage bodies: every total agrees, and every detail that one side alone counts is a known one."""
     rows = json.loads(load("usages-open.json").read_text())
@@ -245,6 +258,8 @@ def test_usage_agrees_with_an_independent_oracle():
         body = row["body"]
         ours = flat(gemini_usage_of(body["usageMetadata"]) if "usageMetadata" in body else usage_of(body["usage"]))
         readings = [extracted["usage"] for extracted in row["extracted"]]
+        if beyond(body.get("usage") or {}, ours):
+            continue
         alike += ours in readings
         assert any(
             {name for name, _ in ours.items() - theirs.items()} <= UNCOUNTED_BY_THE_ORACLE

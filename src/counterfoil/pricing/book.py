@@ -14,9 +14,10 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from counterfoil.pricing import advice
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.catalog import Lists
-from counterfoil.pricing.charging import price_usage
+from counterfoil.pricing.charging import price_usage, total
 from counterfoil.pricing.overlay import NO_OVERLAY, Overlay, Serves
 from counterfoil.pricing.plan import Plan, Query, make_plan
 from counterfoil.pricing.rates import encoder
@@ -92,10 +93,32 @@ class PriceBook:
             plan = self._plan(key, Query(*key), at_ms)
         sheets = plan.sheets
         sheet = sheets[0][1] if len(sheets) == 1 else plan.sheet(usage.prompt_tokens)
+        if usage.meters and advice.holds(usage.meters):
+            return self._advised(Query(*key), usage, usage.meters, at_ms)
         charge = price_usage(sheet, usage, self.digest)
         if self.overlay.suppress_empty and charge.nanos and not usage.completion_tokens and m.OUTPUT in sheet.priced:
             return suppressed(charge, "the answer has no output")
         return charge
+
+    def _advised(self, query: Query, usage: Usage, meters: Mapping[str, int], at_ms: int) -> Charge:
+        """The charge of a call whose model consulted others."""
+        own, advisors = advice.apart(usage, meters)
+        charges = [self._of(query, own, at_ms)]
+        for model, used in advisors.items():
+            charges.append(advice.named(self._of(query._replace(model=model, native=None), used, at_ms), model))
+        return total(charges)
+
+    def _of(self, query: Query, usage: Usage, at_ms: int) -> Charge:
+        return self.price(
+            query.provider,
+            query.model,
+            usage,
+            at_ms,
+            service_tier=query.tier,
+            team_id=query.team,
+            native_model=query.native,
+            region=query.region,
+        )
 
     def plan(
         self,

@@ -122,8 +122,8 @@ def ancestors(meter: str) -> tuple[str, ...]:
 
 
 def default_size(meter: str) -> int:
-    """The units one price is for when nobody says otherwise."""
-    return TOKENS_PER_PRICE if meter in TOKEN_METERS else 1
+    """The units one price is for when nobody says otherwise: a million for tokens, one for all else."""
+    return TOKENS_PER_PRICE if meter in TOKEN_METERS or base(meter).endswith("_tokens") else 1
 
 
 class Split:

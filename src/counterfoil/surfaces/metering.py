@@ -7,13 +7,15 @@ dozens of providers and by the gateways in front of them. The rules, each with w
 OpenAI                  ``cached_tokens`` inside the prompt, ``reasoning_tokens`` inside the completion
 xAI                     reasoning *beside* ``completion_tokens``: seen when total = prompt + completion + reasoning
 Perplexity              ``reasoning_tokens`` and ``citation_tokens`` at the top level, both beside the completion
-Anthropic               ``cache_read_input_tokens`` and ``cache_creation_input_tokens`` beside ``input_tokens``
+Gemini, OpenAI's way    thoughts in the total alone: what it has beyond prompt and completion is reasoning
+Anthropic               ``cache_read_input_tokens`` and ``cache_creation_input_tokens`` beside ``input_tokens``;
+                        ``iterations`` beside all of them, save those of type ``message``, which are inside
 Bedrock                 the same in camel case
 DeepSeek                ``prompt_cache_hit_tokens`` inside the prompt; Moonshot ``cached_tokens``, Mistral
                         ``num_cached_tokens``
 Gemini                  tool-use prompt beside ``promptTokenCount``, thoughts beside ``candidatesTokenCount``, cached
                         content inside the prompt
-Cohere                  what is billed stands in ``billed_units``
+Cohere                  what is billed stands in ``billed_units``, else in ``tokens``
 Voyage, Jina            only ``total_tokens``: all of it is input
 ======================  ================================================================================================
 
@@ -31,10 +33,13 @@ from msgspec import UNSET
 
 from counterfoil.record.money import NANOS_PER_DOLLAR
 from counterfoil.record.usage import ABSENT, Usage, UsageSource
-from counterfoil.surfaces.foreign import COUNT_MAX, count, decimal, mapping, sequence
+from counterfoil.surfaces.foreign import COUNT_MAX, count, decimal, mapping, sequence, text
 
 TICKS_PER_NANO = 10
 _DOLLARS_MAX = 1_000_000
+THOUGHTS_MAX = 1 << 20
+"""Tokens that a total may hold beyond prompt and completion: no model thinks longer in one call. More is no count."""
+
 _MODALITIES = {
     "TEXT": "text_tokens",
     "AUDIO": "audio_tokens",
@@ -56,25 +61,33 @@ _COUNTS = {
     "cached_tokens": "cached",
     "num_cached_tokens": "cached",
     "prompt_cache_hit_tokens": "cached",
+    "cached_prompt_text_tokens": "cached",
     "cache_read_input_tokens": "read_beside",
     "cacheReadInputTokens": "read_beside",
+    "cacheReadTokens": "read_beside",
     "cache_creation_input_tokens": "write_beside",
     "cacheWriteInputTokens": "write_beside",
+    "cacheWriteTokens": "write_beside",
     "reasoning_tokens": "reasoning_beside",
     "citation_tokens": "citations",
     "search_units": "search_units",
     "num_search_queries": "searches",
+    "pages_processed": "pages",
+    "input_text_messages": "messages",
 }
 _INPUT = {
     "cached_tokens": "cached_tokens",
     "cache_read_tokens": "cached_tokens",
+    "cache_read_input_tokens": "cached_tokens",
     "cache_write_tokens": "cache_write_tokens",
     "cache_creation_tokens": "cache_write_tokens",
+    "cache_creation_input_tokens": "cache_write_tokens",
     "text_tokens": "text_tokens",
     "audio_tokens": "audio_tokens",
     "image_tokens": "image_tokens",
     "video_tokens": "video_tokens",
 }
+_CACHED = {f"{kind}_tokens": f"cached_{kind}_tokens" for kind in ("text", "audio", "image", "video")}
 _OUTPUT = {
     "reasoning_tokens": "reasoning_tokens",
     "thinking_tokens": "reasoning_tokens",
@@ -89,7 +102,27 @@ _WRITES = {
     "ephemeral_5m_input_tokens": "cache_write_5m_tokens",
     "ephemeral_1h_input_tokens": "cache_write_1h_tokens",
 }
-_TOOLS = {"web_search_requests": "web_searches", "web_search_calls": "web_searches"}
+_TOOLS = {
+    "web_search_requests": "web_searches",
+    "web_search_calls": "web_searches",
+    "web_fetch_requests": "web_fetches",
+    "x_search_calls": "social_searches",
+    "file_search_calls": "file_searches",
+    "document_search_calls": "file_searches",
+    "code_interpreter_calls": "code_executions",
+}
+_INVOCATIONS = {"search_web": "web_searches", "fetch_url": "web_fetches"}
+_SECONDS = {
+    "prompt_audio_seconds": "input_audio_ms",
+    "seconds": "input_audio_ms",
+    "billable_audio_seconds": "audio_ms",
+}
+_BESIDE = (
+    ("searches", "web_searches"),
+    ("search_units", "search_units"),
+    ("pages", "pages"),
+    ("messages", "input_messages"),
+)
 _OBJECTS = {
     "prompt_tokens_details": _INPUT,
     "input_tokens_details": _INPUT,
@@ -102,6 +135,9 @@ _OBJECTS = {
     "server_tool_use_details": _TOOLS,
     "server_side_tool_usage_details": _TOOLS,
     "billed_units": _COUNTS,
+    "tokens": _COUNTS,
+    "tool_calls_details": _INVOCATIONS,
+    **dict.fromkeys(_SECONDS, _SECONDS),
 }
 
 
@@ -132,19 +168,42 @@ class _Sorted:
         self.billed = "billed_units" in body  # Cohere: what was cached is not in them
         self.honest = _sort(body, _COUNTS, self.counts)
         for name, value in body.items():
-            if name in _OBJECTS:
-                self._inside(_OBJECTS[name], mapping(value))
+            names = _OBJECTS.get(name)
+            if names is not None:
+                self._inside(name, names, value)
         if "cacheDetails" in body:
             self._bedrock_writes(sequence(body["cacheDetails"]))
 
-    def _inside(self, names: dict[str, str], value: dict[str, Any]) -> None:
+    def _inside(self, name: str, names: dict[str, str], value: Any) -> None:
+        if names is _SECONDS or names is _INVOCATIONS:
+            self._measured(name, names, value)
+            return
+        inner = mapping(value)
         if names is _INPUT or names is _WRITES:
             target = self.input
+            if "cached_tokens_details" in inner:
+                self.honest = _sort(mapping(inner["cached_tokens_details"]), _CACHED, target) and self.honest
         elif names is _OUTPUT:
             target = self.output
+        elif names is _TOOLS:
+            target = self.meters
+        elif name == "tokens" and self.billed:
+            return
         else:
-            target = self.meters if names is _TOOLS else self.counts
-        self.honest = _sort(value, names, target) and self.honest
+            target = self.counts
+        self.honest = _sort(inner, names, target) and self.honest
+
+    def _measured(self, name: str, names: dict[str, str], value: Any) -> None:
+        """Durations, and tools as Perplexity's agents count them."""
+        if names is _SECONDS:
+            heard = milliseconds(value)
+            if heard:
+                self.meters[names[name]] = heard
+            return
+        for tool, meter in names.items():
+            calls = count(mapping(mapping(value).get(tool)).get("invocation"))
+            if calls:
+                self.meters[meter] = calls
 
     def _bedrock_writes(self, entries: list[Any]) -> None:
         for entry in entries:
@@ -158,13 +217,15 @@ def usage_of(body: object, meters: dict[str, int] | None = None) -> Usage:
     usage = mapping(body)
     if not usage:
         return _only_meters(meters)
+    if "iterations" in usage:
+        usage, meters = _with_iterations(usage, meters)
     found = _Sorted(usage)
     counts = found.counts
     prompt = _prompt(found, inside="prompt_tokens" in usage or "input_tokens_details" in usage)
     completion = _completion(found, prompt)
     if prompt is None and completion is None:
         prompt = counts.get("total")
-    own = _meters(found, usage, meters)
+    own = _meters(found, meters)
     if prompt is None and completion is None and found.honest:
         return _only_meters(own)
     return _usage(prompt or 0, completion or 0, found.input, found.output, own, honest=found.honest)
@@ -234,29 +295,72 @@ def _completion(found: _Sorted, prompt: int | None) -> int | None:
             return None
         completion = total - prompt
     reasoning = details.get("reasoning_tokens")
-    beside = reasoning is None and "citations" in counts  # Perplexity
+    beside = reasoning is None and ("citations" in counts or "searches" in counts)  # Perplexity
     if reasoning is None and "reasoning_beside" in counts:
         reasoning = details["reasoning_tokens"] = counts["reasoning_beside"]
     counted = (prompt or 0) + completion  # a total of just this says that reasoning is inside (OpenRouter rounds it up)
     if reasoning and (beside or total == counted + reasoning or (reasoning > completion and total != counted)):
         completion += reasoning
     citations = counts.get("citations")
+    if reasoning is None and citations is None and total is not None and "completion" in counts:
+        thoughts = total - counted
+        if 0 < thoughts <= THOUGHTS_MAX:
+            details["reasoning_tokens"] = thoughts
+            completion += thoughts
     if citations:
         details["citation_tokens"] = citations
         completion += citations
     return completion
 
 
-def _meters(found: _Sorted, usage: dict[str, Any], meters: dict[str, int] | None) -> dict[str, int] | None:
+def _with_iterations(
+    usage: dict[str, Any], meters: dict[str, int] | None
+) -> tuple[dict[str, Any], dict[str, int] | None]:
+    """Anthropic's usage with the iterations that its totals leave out, though they are billed.
+
+    A compaction was made by the same model: its counts are added. An advisor's message was made by another model:
+    its counts become meters that name it, ``advisor_input_tokens.claude-opus-4-8``.
+    Source: platform.claude.com, compaction and the advisor tool, read 2026-11.
+    """
+    whole, beside = dict(usage), dict(meters or {})
+    for each in map(mapping, sequence(usage["iterations"])):
+        model = text(each.get("model"))
+        if each.get("type") == "message":
+            continue
+        if model is None:
+            _add(whole, each)
+            continue
+        one = usage_of({name: value for name, value in each.items() if name != "iterations"})
+        inner = one.prompt_tokens_details or {}
+        for name, tokens in (
+            ("input_tokens", one.prompt_tokens),
+            ("output_tokens", one.completion_tokens),
+            ("cached_tokens", inner.get("cached_tokens", 0)),
+            ("cache_write_tokens", inner.get("cache_write_tokens", 0)),
+        ):
+            if tokens:
+                meter = f"advisor_{name}.{model}"
+                beside[meter] = beside.get(meter, 0) + tokens
+    return whole, beside or None
+
+
+def _add(whole: dict[str, Any], part: dict[str, Any]) -> None:
+    """Add the counts of ``part`` to those of ``whole``, and those of the objects inside likewise."""
+    for name, value in part.items():
+        tokens = count(value)
+        if tokens is not None:
+            whole[name] = (count(whole.get(name)) or 0) + tokens
+        elif name in _OBJECTS:
+            inner = whole[name] = dict(mapping(whole.get(name)))
+            _add(inner, mapping(value))
+
+
+def _meters(found: _Sorted, meters: dict[str, int] | None) -> dict[str, int] | None:
     """What is billed beside tokens; what the usage object counts itself is believed first."""
     own = {name: value for name, value in found.meters.items() if value}
-    for slot, name in (("searches", "web_searches"), ("search_units", "search_units")):
+    for slot, name in _BESIDE:
         if found.counts.get(slot):
             own.setdefault(name, found.counts[slot])
-    if "prompt_audio_seconds" in usage:
-        heard = milliseconds(usage["prompt_audio_seconds"])
-        if heard:
-            own["input_audio_ms"] = heard
     return {**meters, **own} if meters else own or None
 
 
@@ -267,12 +371,15 @@ def milliseconds(seconds: object) -> int | None:
 
 
 def cost_nanos_of(body: object) -> int | None:
-    """What the provider says this call cost: OpenRouter's ``cost``, Perplexity's ``cost.total_cost``, xAI's ticks."""
+    """What the provider says this call cost.
+
+    OpenRouter's ``cost``, Perplexity's ``cost.total_cost``, xAI's ticks, DeepInfra's ``estimated_cost``.
+    """
     usage = mapping(body)
     ticks = count(usage.get("cost_in_usd_ticks"))
     if ticks is not None:
         return int((Decimal(ticks) / TICKS_PER_NANO).to_integral_value(ROUND_HALF_EVEN))
-    cost = usage.get("cost")
+    cost = usage.get("cost", usage.get("estimated_cost"))
     dollars = decimal(mapping(cost).get("total_cost", cost))
     if dollars is None:
         return None

@@ -22,7 +22,12 @@ _ENDS = ("response.completed", "response.failed", "response.incomplete")
 _END_IN_HEAD = re.compile(rb"response\.(completed|failed|incomplete)\b")
 _UNFINISHED = ("queued", "in_progress")
 _QUIET_ITEMS = (None, "message", "reasoning")
-_SEARCHES = {"web_search_call": "web_searches", "file_search_call": "file_searches"}
+_TOOLS = {
+    "web_search_call": "web_searches",
+    "file_search_call": "file_searches",
+    "image_generation_call": "image_generations",
+    "code_interpreter_call": "code_executions",
+}
 
 
 class ResponsesSurface(JsonSurface):
@@ -60,6 +65,7 @@ class ResponsesMeter(StreamMeter):
     def __init__(self, call: Call) -> None:
         super().__init__(call)
         self._meters: dict[str, int] = {}
+        self._containers: set[str] = set()
 
     def event(self, name: bytes, data: bytes) -> Verdict:
         """One event."""
@@ -102,12 +108,21 @@ class ResponsesMeter(StreamMeter):
         reading.finish_reason = reason or (None if status in _UNFINISHED else status)
         output = sequence(answer.get("output"))
         reading.has_output = reading.has_output or bool(output)
-        for item in output:
-            meter = _SEARCHES.get(str(mapping(item).get("type")))
-            if meter is not None and _was_done(mapping(item)):
+        for item in map(mapping, output):
+            meter = _TOOLS.get(str(item.get("type")))
+            if meter is not None and self._is_billed(item):
                 self._meters[meter] = self._meters.get(meter, 0) + 1
         if complaint_in(answer) is not None:
             self.complain(answer)
+
+    def _is_billed(self, item: dict[str, Any]) -> bool:
+        """Whether a tool's item is one more to pay for: code is billed by the container, not by the run."""
+        container = text(item.get("container_id"))
+        if container is None:
+            return _was_done(item)
+        known = container in self._containers
+        self._containers.add(container)
+        return not known
 
     def settle(self) -> None:
         """Fill the reading; a usage that counts searches itself is believed before our own count."""

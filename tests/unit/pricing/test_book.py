@@ -321,3 +321,34 @@ def test_more_names_than_the_book_remembers_are_still_priced(book: PriceBook, ma
         book.price("openai", f"invented-{number}", used, NOON)
     assert book.price("openai", "gpt-4o", used, NOON).nanos == 2_500_000
     assert len(book._plans) <= 4096
+
+
+def test_an_advisors_tokens_cost_what_its_own_model_costs(make_book: Callable[[str], PriceBook], make_usage: MakeUsage):
+    """A model consulted inside a call has lines of its own, at its own rates; a fee for the request is taken once."""
+    book = make_book("""
+prices:
+  - {model: cheap, rates: {input_tokens: 1, output_tokens: 2}}
+  - {model: dear, rates: {input_tokens: 10, output_tokens: 20, cache_read_tokens: 1}}
+fees: [{name: platform, request: 0.0001}]
+""")
+    meters = {
+        "advisor_input_tokens.dear": 100,
+        "advisor_cached_tokens.dear": 40,
+        "advisor_output_tokens.dear": 5,
+        "web_searches": 1,
+    }
+    charge = book.price("any", "cheap", make_usage(1000, 50, meters=meters), NOON)
+    amounts = {line.meter: line.amount_nanos for line in charge.lines}
+    assert amounts == {
+        "input_tokens": 1_000_000,
+        "output_tokens": 100_000,
+        "web_searches": 0,
+        "request_fee": 100_000,
+        "advisor_input_tokens.dear": 600_000,
+        "advisor_cache_read_tokens.dear": 40_000,
+        "advisor_output_tokens.dear": 100_000,
+    }
+    assert (charge.nanos, charge.state) == (1_940_000, CostState.PARTIAL)
+    unknown = book.price("any", "cheap", make_usage(1000, meters={"advisor_input_tokens.nobody": 7}), NOON)
+    assert (unknown.nanos, unknown.state) == (1_100_000, CostState.PARTIAL)
+    assert unknown.lines[-1].state is LineState.UNPRICED

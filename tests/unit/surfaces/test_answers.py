@@ -96,6 +96,19 @@ def test_a_response(bench):
     assert (queued.finish_reason, queued.usage.source, queued.has_output) == (None, UsageSource.ABSENT, False)
 
 
+def test_tools_of_a_response(bench):
+    """Images made are counted, and code by its containers: it is billed so, however often it ran in each."""
+    items = [
+        {"type": "image_generation_call", "status": "completed"},
+        {"type": "code_interpreter_call", "status": "completed", "container_id": "c1"},
+        {"type": "code_interpreter_call", "status": "completed", "container_id": "c1"},
+        {"type": "code_interpreter_call", "status": "failed", "container_id": "c2"},
+        {"type": "mcp_call", "status": "completed"},
+    ]
+    body = {"id": "r1", "output": items, "usage": {"input_tokens": 1, "output_tokens": 1}}
+    assert bench.whole("/v1/responses", body).usage.meters == {"image_generations": 1, "code_executions": 2}
+
+
 def test_a_gemini_answer(bench):
     """Grounding queries are counted, tiers read from the usage, and an array answers as well as an object."""
     body: dict[str, Any] = {

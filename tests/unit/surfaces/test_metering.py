@@ -79,7 +79,117 @@ USAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "i.cache_write_1h_tokens": 10,
             "o.reasoning_tokens": 2,
             "m.web_searches": 3,
+            "m.web_fetches": 9,
         },
+    ),
+    "anthropic-compaction": (
+        {
+            "input_tokens": 220,
+            "output_tokens": 8,
+            "cache_read_input_tokens": 5,
+            "iterations": [
+                {
+                    "type": "compaction",
+                    "input_tokens": 55196,
+                    "output_tokens": 125,
+                    "cache_creation_input_tokens": 7,
+                    "cache_creation": {"ephemeral_5m_input_tokens": 7},
+                },
+                {"type": "message", "input_tokens": 220, "output_tokens": 8, "cache_read_input_tokens": 5},
+            ],
+        },
+        {
+            "p": 55428,
+            "c": 133,
+            "i.cached_tokens": 5,
+            "i.cache_write_tokens": 7,
+            "i.cache_write_5m_tokens": 7,
+        },
+    ),
+    "anthropic-advisor": (
+        {
+            "input_tokens": 2390,
+            "output_tokens": 121,
+            "iterations": [
+                {"type": "message", "input_tokens": 1128, "output_tokens": 110},
+                {
+                    "type": "advisor_message",
+                    "model": "claude-opus-4-8",
+                    "input_tokens": 2518,
+                    "cache_read_input_tokens": 100,
+                    "output_tokens": 22,
+                },
+                {"type": "message", "input_tokens": 1262, "output_tokens": 11},
+            ],
+        },
+        {
+            "p": 2390,
+            "c": 121,
+            "m.advisor_input_tokens.claude-opus-4-8": 2618,
+            "m.advisor_output_tokens.claude-opus-4-8": 22,
+            "m.advisor_cached_tokens.claude-opus-4-8": 100,
+        },
+    ),
+    "iterations-that-are-none": ({"input_tokens": 3, "output_tokens": 1, "iterations": None}, {"p": 3, "c": 1}),
+    "gemini-through-openai": (
+        {"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109},
+        {"p": 35, "c": 74, "o.reasoning_tokens": 62},
+    ),
+    "total-beyond-belief": (
+        {"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 1 << 40},
+        {"p": 35, "c": 12},
+    ),
+    "realtime": (
+        {
+            "input_tokens": 100,
+            "output_tokens": 9,
+            "input_token_details": {
+                "audio_tokens": 80,
+                "cached_tokens": 60,
+                "cached_tokens_details": {"text_tokens": 20, "audio_tokens": 40},
+            },
+        },
+        {
+            "p": 100,
+            "c": 9,
+            "i.audio_tokens": 80,
+            "i.cached_tokens": 60,
+            "i.cached_text_tokens": 20,
+            "i.cached_audio_tokens": 40,
+        },
+    ),
+    "duration": ({"type": "duration", "seconds": 9.5}, {"p": 0, "c": 0, "m.input_audio_ms": 9500}),
+    "pages": ({"pages_processed": 3, "doc_size_bytes": 999}, {"p": 0, "c": 0, "m.pages": 3}),
+    "xai-tools": (
+        {
+            "prompt_tokens": 5,
+            "completion_tokens": 5,
+            "server_side_tool_usage_details": {"web_search_calls": 2, "x_search_calls": 1, "code_interpreter_calls": 4},
+        },
+        {"p": 5, "c": 5, "m.web_searches": 2, "m.social_searches": 1, "m.code_executions": 4},
+    ),
+    "perplexity-agent": (
+        {
+            "input_tokens": 50,
+            "input_tokens_details": {"cache_read_input_tokens": 40},
+            "output_tokens": 6,
+            "tool_calls_details": {"search_web": {"invocation": 2}, "fetch_url": {"invocation": 1}},
+        },
+        {"p": 50, "c": 6, "i.cached_tokens": 40, "m.web_searches": 2, "m.web_fetches": 1},
+    ),
+    "perplexity-without-citations": (
+        {
+            "prompt_tokens": 3,
+            "completion_tokens": 700,
+            "total_tokens": 703,
+            "num_search_queries": 2,
+            "reasoning_tokens": 50,
+        },
+        {"p": 3, "c": 750, "o.reasoning_tokens": 50, "m.web_searches": 2},
+    ),
+    "cohere-without-a-bill": (
+        {"tokens": {"input_tokens": 70, "output_tokens": 20}, "cached_tokens": 65},
+        {"p": 70, "c": 20, "i.cached_tokens": 65},
     ),
     "anthropic-only-split": (
         {"input_tokens": 10, "cache_creation": {"ephemeral_1h_input_tokens": 30}, "output_tokens": 5},

@@ -1,0 +1,57 @@
+"""What one model asked of another inside a call: each at its own model's rates.
+
+Anthropic's advisor tool lets a cheap model consult a dear one; the usage of the answer counts the first, and the
+consulted model's tokens stand beside it as meters that name it: ``advisor_input_tokens.claude-opus-4-8``. They become
+lines of the same names, priced by the rules of that model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from counterfoil.pricing import meters as m
+from counterfoil.record.charge import Charge
+from counterfoil.record.usage import Usage, UsageSource
+
+PREFIX: Final = "advisor_"
+_ONCE: Final = (m.REQUESTS, m.REQUEST_FEE)
+_DETAILS: Final = ("cached_tokens", "cache_write_tokens")
+
+
+def holds(meters: Mapping[str, int]) -> bool:
+    """Whether any of ``meters`` is an advisor's."""
+    return any(name.startswith(PREFIX) for name in meters)
+
+
+def apart(usage: Usage, meters: Mapping[str, int]) -> tuple[Usage, dict[str, Usage]]:
+    """``usage`` without its advisors, and each advisor's own by the name of its model."""
+    rest: dict[str, int] = {}
+    counts: dict[str, dict[str, int]] = {}
+    for name, quantity in meters.items():
+        stem, _, model = name.partition(".")
+        if name.startswith(PREFIX) and model:
+            counts.setdefault(model, {})[stem.removeprefix(PREFIX)] = quantity
+        else:
+            rest[name] = quantity
+    own = msgspec.structs.replace(usage, meters=rest or UNSET)
+    return own, {model: _usage(found, usage.source) for model, found in sorted(counts.items())}
+
+
+def named(charge: Charge, model: str) -> Charge:
+    """``charge`` with lines that say they are an advisor's. What is paid by the request was paid by the call itself."""
+    lines = tuple(
+        msgspec.structs.replace(line, meter=f"{PREFIX}{line.meter}.{model}")
+        for line in charge.lines
+        if line.meter not in _ONCE
+    )
+    return Charge(lines, sum(line.amount_nanos for line in lines), charge.state, charge.reason)
+
+
+def _usage(counts: dict[str, int], source: UsageSource) -> Usage:
+    prompt, completion = counts.get("input_tokens", 0), counts.get("output_tokens", 0)
+    details = {name: counts[name] for name in _DETAILS if name in counts}
+    return Usage(prompt, completion, prompt + completion, details or UNSET, source=source)
