@@ -189,7 +189,7 @@ class ServerProtocol(HttpToolsProtocol):
         self.url = url
         self.headers += fields  # the list that uvicorn's scope refers to
         self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
-        self.deadline = 0.0
+        self.deadline = 0.0  # one that waits for its turn is not read on, so its body cannot be late yet
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -211,6 +211,7 @@ class ServerProtocol(HttpToolsProtocol):
         exchange = self.hot
         if exchange is None:
             if not isinstance(self.cycle, Exchange):
+                self.deadline = 0.0
                 super().on_message_complete()
             return
         self.hot = None
@@ -224,6 +225,7 @@ class ServerProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Start what waited in the pipeline: ours goes to the gateway, the rest to ASGI."""
         if not isinstance(cycle, Exchange):
+            self.deadline = self.loop.time() + self.limits.body_seconds if cycle.more_body else 0.0
             super()._start_asgi_task(cycle, app)
             return
         cycle.turn = True
@@ -278,10 +280,20 @@ class ServerProtocol(HttpToolsProtocol):
         self.deadline = 0.0
         if self.hot is not None and not self.lingering:
             self._refuse(self.hot, CallerFault("request_timeout"))
-        elif self.in_head and self.head_size and not self.lingering:
+        elif not self.lingering and ((self.in_head and self.head_size) or self._waits_for_body()):
             self._reject(CallerFault("request_timeout"))
         else:
             self.transport.close()
+
+    def _waits_for_body(self) -> bool:
+        """Whether the application waits for the rest of a body and has not answered yet."""
+        cycle = self.cycle
+        return (
+            cycle is not None
+            and not isinstance(cycle, Exchange)
+            and bool(cycle.more_body)
+            and not cycle.response_started
+        )
 
     def _open(self, exchange: Exchange, fault: Fault | None) -> None:
         """Take up a request whose head is complete."""
@@ -325,6 +337,8 @@ class ServerProtocol(HttpToolsProtocol):
             twice = next((name for name in _ONCE if names.count(name) > 1), None)
             if twice is not None:
                 return CallerFault("invalid_http", f"The header {twice.decode()} appears twice.")
+        if self.url[:1] != b"/":
+            return CallerFault("invalid_http", "The request target must be a path: this server is no proxy.")
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             return CallerFault("invalid_http", "This server speaks HTTP/1.1 only.")
