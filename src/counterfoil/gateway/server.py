@@ -27,6 +27,7 @@ from uvicorn.server import ServerState
 
 from counterfoil.errors import CallerFault, Fault, GatewayFault
 from counterfoil.gateway.exchange import Exchange
+from counterfoil.surfaces.families import UNKNOWN
 from counterfoil.tenancy.keys import KeyKind
 from counterfoil.wire.http1 import CONTINUE, STATUS_LINES
 
@@ -159,12 +160,11 @@ class ServerProtocol(HttpToolsProtocol):
         fault = self._head_fault(headers)
         target = self.url
         raw_path, _, query = target.partition(b"?")
-        surface = (
-            None if fault is not None and not headers else self.gateway.surface_of(raw_path, self.parser.get_method())
-        )
+        surface = None if fault is not None and not headers else self.gateway.surface_of(raw_path)
         if surface is None and fault is None:
             self._hand_to_asgi(headers)
             return
+        surface_known = surface is not None
         if surface is None:
             surface = self.gateway.fallback_surface
         path = raw_path.decode("latin-1")
@@ -180,7 +180,7 @@ class ServerProtocol(HttpToolsProtocol):
         )
         exchange.http10 = self.parser.get_http_version() == "1.0"
         exchange.keep_alive = self.parser.should_keep_alive() and not self.gateway.stopping
-        self._open(exchange, fault)
+        self._open(exchange, fault, surface_known=surface_known)
 
     def _hand_to_asgi(self, headers: dict[bytes, bytes]) -> None:
         """Let uvicorn have this request, as if it had seen it from the beginning."""
@@ -295,8 +295,8 @@ class ServerProtocol(HttpToolsProtocol):
             and not cycle.response_started
         )
 
-    def _open(self, exchange: Exchange, fault: Fault | None) -> None:
-        """Take up a request whose head is complete."""
+    def _open(self, exchange: Exchange, fault: Fault | None, *, surface_known: bool = True) -> None:
+        """Take up a request whose head is complete, and perhaps at ``fault``."""
         earlier = self.cycle
         self.cycle = exchange
         self.hot = exchange
@@ -304,7 +304,10 @@ class ServerProtocol(HttpToolsProtocol):
             exchange.turn = False
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, None))
-        fault = fault or self._refusal(exchange)
+        if fault is None:
+            fault = self._refusal(exchange)
+        elif surface_known:
+            self._identify(exchange)
         if fault is not None:
             self._refuse(exchange, fault)
             return
@@ -321,6 +324,8 @@ class ServerProtocol(HttpToolsProtocol):
         if exchange.principal.kind is not KeyKind.INFERENCE:
             return CallerFault("forbidden", "A management key cannot call models; use an inference key (cf_sk_…).")
         if exchange.method != "POST":
+            if exchange.surface.name == UNKNOWN:
+                return CallerFault("unsupported_endpoint")
             return CallerFault("method_not_allowed", headers=(("allow", "POST"),))
         headers = exchange.headers
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
@@ -329,6 +334,18 @@ class ServerProtocol(HttpToolsProtocol):
         if length is not None and int(length) > self.limits.body_bytes:
             return CallerFault("payload_too_large", self._too_large())
         return None
+
+    def _identify(self, exchange: Exchange) -> None:
+        """Find out whose call a refused head is, for its record; nobody's when it sends a key twice."""
+        names = [name for name, _ in self.headers]
+        if any(names.count(name) > 1 for name in (b"authorization", *_KEY_HEADERS)):
+            return
+        try:
+            principal = self.gateway.authenticate(key_text(exchange.headers))
+        except Fault:
+            return
+        if principal.kind is KeyKind.INFERENCE:
+            exchange.principal = principal
 
     def _head_fault(self, headers: dict[bytes, bytes]) -> Fault | None:
         """What makes a head unacceptable although llhttp parsed it."""
