@@ -23,10 +23,12 @@ from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.gateway.board import Board
 from counterfoil.gateway.host import Host
+from counterfoil.gateway.playback import LedgerLibrary, Playback
 from counterfoil.gateway.run import Gateway, Parts
 from counterfoil.ledger import books, reserve, tally
 from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.query import LedgerReader
+from counterfoil.ledger.recordings import Recordings
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.overlay import NO_OVERLAY, Serves
 from counterfoil.pricing.overlay_file import read_overlay
@@ -41,6 +43,7 @@ from counterfoil.surfaces import registry
 from counterfoil.tenancy.admin import Admin
 from counterfoil.tenancy.directory import Directory
 from counterfoil.tenancy.principal import Principal
+from counterfoil.wire.canonical import pointers
 
 
 async def serve(config: Config, folder: DataFolder) -> Host:
@@ -61,6 +64,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     )
     directory = Directory(folder)
     reader = LedgerReader(folder)
+    library = LedgerLibrary(Recordings(folder, reader, _wall_ms))
     control: list[str] = []
     byok = config.byok
     team_addresses = TeamAddresses.of(byok.allow_private, byok.ports)
@@ -77,6 +81,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
             find_surface=registry.find,
             unknown_surface=registry.unknown,
             is_control=lambda path: path.startswith(tuple(control)),
+            playback=Playback(library, pointers(",".join(config.playback.ignore)), config.playback.speed),
             team_addresses=team_addresses,
             team_ca_file=str(byok.ca_file) if byok.ca_file is not None else None,
         ),
@@ -103,6 +108,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     async def stopped() -> None:
         board.stop()
         await ledger.close()
+        library.close()
         reader.close()
         directory.close()
 

@@ -7,6 +7,7 @@
     ├── lock                    held (flock) by every process of one running gateway, inherited by its workers
     ├── control.db              teams, apps, keys, provider keys
     ├── ledger.db               records, sealed bodies, chain, checkpoints
+    ├── playback.db             recordings by match key, where playback is used; derived
     ├── books/                  every price book a record refers to, by content hash
     ├── journal/                calls in flight (intents) and what was counted (tally), a file each a writer
     ├── reserve                 disk kept back for calls in flight when it is full
@@ -79,6 +80,10 @@ class DataFolder:
     @property
     def ledger_db(self) -> Path:
         return self.root / "ledger.db"
+
+    @property
+    def playback_db(self) -> Path:
+        return self.root / "playback.db"
 
     @property
     def books(self) -> Path:

@@ -91,8 +91,8 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "cost_nanos": "The sum of the lines, in billionths of a dollar. cost_state says what that sum is worth.",
         "currency": "Always USD.",
         "pricing_lines": "One line per meter; their amounts add up to cost_nanos.",
-        "cost_state": "exact, estimated, partial (some meters have no known price), unknown (none has), free, or "
-        "suppressed. An unknown cost is never to be read as zero.",
+        "cost_state": "exact, estimated, partial (some meters have no known price), unknown (none has), free, "
+        "suppressed or playback (a recording answered). An unknown cost is never to be read as zero.",
         "cost_reason": "Why cost_state is not exact, when there is more to say.",
         "attempts": "Every try at a provider, in the order they were made.",
         "finish_reason": "Why the output ended, in the provider's word.",
@@ -108,6 +108,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "bytes_delivered": "Bytes of the answer's body that were sent to a client that left before its end.",
         "book": "The content hash of the price book the lines were made with.",
         "schema": "The number of this record's format.",
+        "playback_of": "The record whose recorded answer was played; present only when a recording answered.",
         "capture": "What was kept of the bodies.",
         "chain": "The record's place in its writer's hash chain.",
         "replay_supported": "True exactly when replay_request is present: a non-empty object this reader may see.",
@@ -137,8 +138,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "amount_nanos": "quantity × unit_price_nanos ÷ unit_size, rounded once, half to even.",
         "rule_id": "The rule of the price book that gave the price; empty when unpriced.",
         "book": "The content hash of that price book.",
-        "state": "priced, fallback (a neighbouring rule), unpriced (amount 0, price not known), provider_reported or "
-        "playback.",
+        "state": "priced, fallback (a neighbouring rule), unpriced (amount 0, price not known) or provider_reported.",
         "reason": "Why the line is a fallback or unpriced.",
     },
     "Attempt": {

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from counterfoil.api import answers
 from counterfoil.api.auth import Guard
 from counterfoil.errors import CallerFault
-from counterfoil.record.record import CapturePolicy
+from counterfoil.record.record import CapturePolicy, PlaybackMode
 from counterfoil.tenancy.admin import GRACE_MS_MAX, UNSET, Admin, Unset
 from counterfoil.tenancy.authority import Authority
 from counterfoil.tenancy.directory import Directory
@@ -27,6 +27,7 @@ from counterfoil.tenancy.documents import NewKey, plain
 from counterfoil.tenancy.keys import KeyKind
 
 Capture = Literal["full", "metadata", "off"]
+Mode = Literal["strict", "prefer", "off"]
 TeamId = Annotated[str, Field(description="The team's id: a-z, 0-9, `.`, `_`, `-`.", examples=["acme"])]
 TeamFilter = Annotated[str | None, Query(alias="team_id", description="Only this team's.")]
 InPath = Annotated[str, Path()]
@@ -86,6 +87,7 @@ class KeyMade(_Body):
     app_id: str | None = None
     name: str | None = None
     capture: Capture | None = None
+    playback: Mode | None = Field(None, description="Whether recordings answer its calls; null and off: they do not.")
     expires_at: AwareDatetime | None = None
     scopes: list[str] = Field([], description="generations:… rights beyond those of every inference key.")
 
@@ -104,6 +106,7 @@ class KeyChanged(_Body):
 
     name: str | None = None
     capture: Capture | None = None
+    playback: Mode | None = None
     expires_at: AwareDatetime | None = None
     disabled: bool = False
 
@@ -156,6 +159,7 @@ class KeyShown(_Body):
     name: str | None
     scopes: list[str]
     capture: Capture | None
+    playback: Mode | None
     state: Literal["active", "disabled", "expired", "revoked"]
     created_at: datetime
     created_by: str
@@ -331,6 +335,7 @@ def _add_keys(routes: APIRouter, admin: Admin, guard: Guard) -> None:
             app_id=body.app_id,
             name=body.name,
             capture=_policy(body.capture),
+            playback=_mode(body.playback),
             expires_ms=_moment(body.expires_at),
             scopes=body.scopes,
             by=by,
@@ -383,6 +388,7 @@ def _add_key_changes(routes: APIRouter, admin: Admin, guard: Guard, kind: KeyKin
             kind=kind,
             name=body.name if "name" in given else UNSET,
             capture=capture,
+            playback=_mode(body.playback) if "playback" in given else UNSET,
             expires_ms=_moment(body.expires_at) if "expires_at" in given else UNSET,
             disabled=body.disabled if "disabled" in given else UNSET,
             by=by,
@@ -439,6 +445,10 @@ def _once(made: NewKey, status: int = 200) -> Response:
 
 def _policy(capture: Capture | None) -> CapturePolicy | None:
     return None if capture is None else CapturePolicy(capture)
+
+
+def _mode(playback: Mode | None) -> PlaybackMode | None:
+    return None if playback is None else PlaybackMode(playback)
 
 
 def _moment(moment: datetime | None) -> int | None:

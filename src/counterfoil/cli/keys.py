@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError, Parameter
 from counterfoil.cli import output
 from counterfoil.cli.times import duration_ms, moment_ms
 from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source, admin
-from counterfoil.record.record import CapturePolicy
+from counterfoil.record.record import CapturePolicy, PlaybackMode
 from counterfoil.tenancy.directory import wall_ms
 from counterfoil.tenancy.documents import Key, NewKey, plain
 from counterfoil.tenancy.keys import KeyKind
@@ -18,6 +18,7 @@ app = App(name="keys", help="API keys: create, list, disable, rotate, expire, re
 
 KeyId = Annotated[str, Parameter(help="The key's public id, as `keys list` shows it.")]
 Capture = Literal["full", "metadata", "off"]
+Mode = Literal["strict", "prefer", "off"]
 _COLUMNS: Final = ("key_id", "kind", "team_id", "app_id", "name", "state", "scopes", "expires_at", "created_at")
 
 
@@ -36,6 +37,9 @@ def create(
     ] = (),
     content: Annotated[bool, Parameter(help="May read bodies also where the team guards them.", negative=())] = False,
     capture: Annotated[Capture | None, Parameter(help="Keep no more than this of this key's calls.")] = None,
+    playback: Annotated[
+        Mode | None, Parameter(help="Whether recordings answer its calls, when a call does not say itself.")
+    ] = None,
     as_json: AsJson = False,
     place: Place = HERE,
 ) -> None:
@@ -43,9 +47,9 @@ def create(
     wanted = tuple(part for scope in scopes for part in scope.split(",") if part)
     if team is None and not wanted:
         raise CycloptsError(msg="Say whose key this is: --team NAME (or --scopes for a management key of all teams).")
-    if wanted and (app is not None or capture is not None or content):
+    if wanted and (app is not None or capture is not None or playback is not None or content):
         raise CycloptsError(
-            msg="--app, --capture and --content are for inference keys; --scopes makes a management key."
+            msg="--app, --capture, --playback and --content are for inference keys; --scopes makes a management key."
         )
     expires_ms = moment_ms(expires, wall_ms())
     with admin(place.root, create=True) as tenancy:
@@ -59,6 +63,7 @@ def create(
                 app_id=app,
                 name=name,
                 capture=None if capture is None else CapturePolicy(capture),
+                playback=None if playback is None else PlaybackMode(playback),
                 expires_ms=expires_ms,
                 scopes=("generations:content",) if content else (),
                 make_missing=True,
@@ -140,6 +145,20 @@ def expire(
     """Set when a key expires."""
     with admin(place.root) as tenancy:
         _show(tenancy.set_key(key_id, expires_ms=moment_ms(when, wall_ms())), as_json=as_json)
+
+
+@app.command
+def playback(
+    key_id: KeyId,
+    mode: Annotated[Mode, Parameter(help="strict: only recordings; prefer: a recorded success first; off.")],
+    /,
+    *,
+    as_json: AsJson = False,
+    place: Place = HERE,
+) -> None:
+    """Set whether recordings answer a key's calls, when a call does not say itself."""
+    with admin(place.root) as tenancy:
+        _show(tenancy.set_key(key_id, playback=PlaybackMode(mode)), as_json=as_json)
 
 
 @app.command

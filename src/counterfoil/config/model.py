@@ -125,6 +125,19 @@ class ByokConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class PlaybackConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How recordings answer, where a request or its key asks for that."""
+
+    ignore: Annotated[
+        list[Annotated[str, Meta(pattern="^/[^,]*$", max_length=256)]],
+        Meta(max_length=32, description="JSON pointers of the body that do not count in the match, e.g. [/user]."),
+    ] = field(default_factory=list[str])
+    speed: Annotated[
+        float,
+        Meta(ge=0, le=10_000, description="0: at once; 1: at the recorded pace; more: faster by this factor."),
+    ] = 0
+
+
 class LedgerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How durable the ledger is before an answer ends."""
 
@@ -202,6 +215,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     ] = field(default_factory=dict[str, RouteConfig])
     capture: Annotated[CaptureConfig, Meta(description="How much of every call is kept, and how long.")] = (
         CaptureConfig()
+    )
+    playback: Annotated[PlaybackConfig, Meta(description="How recordings answer in a provider's place.")] = (
+        PlaybackConfig()
     )
     ledger: Annotated[LedgerConfig, Meta(description="How durable the ledger is.")] = LedgerConfig()
     byok: Annotated[ByokConfig, Meta(description="Where teams may send their own provider keys.")] = field(

@@ -17,6 +17,7 @@ _SECTIONS: Final = (
     ("TargetConfig", "models.ALIAS.targets[]."),
     ("CaptureConfig", "capture."),
     ("ByokConfig", "byok."),
+    ("PlaybackConfig", "playback."),
     ("LedgerConfig", "ledger."),
     ("Limits", "limits."),
     ("ServerConfig", "server."),

@@ -21,7 +21,7 @@ from counterfoil.record.money import dollars
 _PIECES: Final = re.compile(r"\S+\s*|\s+")
 _MARKS: Final = {"=": ("", "", ""), "-": ("[-", "-]", "red"), "+": ("{+", "+}", "green")}
 """How a piece of a difference begins, ends and is coloured; the signs are those of ``wdiff``."""
-_KNOWN_COST: Final = frozenset({"exact", "free", "suppressed"})
+_KNOWN_COST: Final = frozenset({"exact", "free", "suppressed", "playback"})
 
 
 class Run(NamedTuple):

@@ -6,7 +6,7 @@ known" (``"unknown"``, ``"none"``, null).
 
 Times: ``latency_ms`` runs from the dispatch of the final attempt to its first output, ``generation_ms`` to the end of
 its output, so the first never exceeds the second. With no output both end at the error or the end; with nothing
-dispatched both are admission to answer.
+dispatched both are admission to answer. Of a played recording they say how it was played, so it has no throughput.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from counterfoil.errors import Fault
 from counterfoil.gateway.relay import Relay, Way
 from counterfoil.pricing.charging import total
 from counterfoil.record.charge import NOTHING_SERVED, Charge
-from counterfoil.record.record import Attempt, CapturePolicy, Record
+from counterfoil.record.record import Attempt, CapturePolicy, PlaybackMode, Record
 from counterfoil.record.usage import UsageSource
 from counterfoil.routing.plan import Target
 from counterfoil.surfaces.base import Call, Reading
@@ -62,6 +62,8 @@ class Draft:
         "intent_ns",
         "kept",
         "key_id",
+        "playback",
+        "playback_of",
         "policy",
         "replay_of",
         "request_id",
@@ -85,6 +87,8 @@ class Draft:
         self.replay_of: str | None = None
         self.policy = CapturePolicy.FULL
         self.kept: tuple[tuple[bytes, bytes], ...] = ()  # headers that are captured with the body
+        self.playback: PlaybackMode | None = None  # whether a recording may answer
+        self.playback_of: str | None = None  # the generation whose recorded answer is played
         self.call: Call | None = None
         self.target: Target | None = None
         self.byok = False
@@ -169,8 +173,8 @@ def record_of(
         app_id=draft.app_id,
         key_id=draft.key_id,
         endpoint=draft.endpoint,
-        model_id=target.model_id if target is not None else (call and call.model) or "unknown",
-        provider=draft.attempts[-1].provider if draft.attempts else "none",
+        model_id=target.model_id if target is not None else call.model if call is not None else "unknown",
+        provider=target.provider.name if target is not None and draft.attempts else "none",
         native_response_id=reading.native_response_id,
         stream=call.stream if call is not None else False,
         byok=draft.byok,
@@ -180,7 +184,7 @@ def record_of(
         error_message=fault.message[:MESSAGE_LENGTH_MAX] if fault is not None else None,
         latency_ms=latency_ms,
         generation_ms=generation_ms,
-        throughput=throughput(reading, generation_ms),
+        throughput=throughput(reading, generation_ms) if draft.playback_of is None else None,
         usage=reading.usage,
         cost_nanos=charge.nanos,
         pricing_lines=charge.lines,
@@ -189,7 +193,7 @@ def record_of(
         attempts=tuple(draft.attempts),
         finish_reason=reading.finish_reason,
         gateway_ms=milliseconds(now_ns - draft.arrived_ns - int(generation_ms * _NS_PER_MS)) if relay else None,
-        requested_model=(call and call.model) or None,
+        requested_model=call.model if call is not None else None,
         native_model=reading.native_model,
         service_tier=reading.service_tier,
         provider_cost_nanos=reading.provider_cost_nanos,
@@ -198,4 +202,5 @@ def record_of(
         end_user=call.end_user if call is not None and details else None,
         tags=call.tags if call is not None and call.tags and details else UNSET,
         book=draft.book,
+        playback_of=draft.playback_of or UNSET,
     )

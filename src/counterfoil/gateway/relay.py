@@ -19,11 +19,12 @@ from __future__ import annotations
 import asyncio
 import time
 from enum import Enum
+from typing import Protocol
 
 from counterfoil.errors import CallerFault, Fault, UpstreamFault
 from counterfoil.gateway.exchange import Exchange
 from counterfoil.gateway.inflate import Inflater
-from counterfoil.gateway.upstream.connection import UpstreamConnection
+from counterfoil.gateway.upstream.connection import Receiver
 from counterfoil.providers.provider import Provider
 from counterfoil.surfaces.base import Call, Meter, Reading
 from counterfoil.wire.http1 import HOP_BY_HOP
@@ -46,6 +47,18 @@ _RENAMED = {b"x-request-id": b"x-upstream-request-id", b"request-id": b"x-upstre
 _NAMES_MAX = 2048
 _names: dict[bytes, bytes] = {}
 """What becomes of each header name seen: its line's beginning, or empty for a dropped one. Bounded by _NAMES_MAX."""
+
+
+class Sender(Protocol):
+    """What answers a relay: a connection to a provider, or the player of a recording."""
+
+    def send(self, receiver: Receiver, head: bytes, body: bytes) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def detach(self) -> None: ...
 
 
 class Way(Enum):
@@ -106,6 +119,7 @@ class Relay:
         "first_lines",
         "keeps",
         "last_ns",
+        "media_type",
         "meter",
         "offsets_us",
         "output_ns",
@@ -139,7 +153,8 @@ class Relay:
         self.status = 0
         self.fields: list[tuple[bytes, bytes]] = []
         self.first_lines: list[bytes] = []
-        self.content_type = b""
+        self.content_type = b""  # in lower case
+        self.media_type = b""  # as it came
         self.chunks: list[bytes] = []
         self.offsets_us: list[int] = []
         self.begun = False
@@ -150,7 +165,7 @@ class Relay:
         self.output_ns = 0
         self.last_ns = 0
         self.end_ns = 0
-        self._connection: UpstreamConnection | None = None
+        self._connection: Sender | None = None
         self._inflater: Inflater | None = None
         self._length: int | None = None
         self.size = 0
@@ -162,7 +177,7 @@ class Relay:
         self._released = False
         self._paused_ns = 0
 
-    def dispatch(self, connection: UpstreamConnection, head: bytes, body: bytes, now_ns: int) -> None:
+    def dispatch(self, connection: Sender, head: bytes, body: bytes, now_ns: int) -> None:
         """Send the request; from here on the answer, or its failure, arrives by callback."""
         self._connection = connection
         self.dispatched_ns = self.last_ns = now_ns
@@ -178,6 +193,7 @@ class Relay:
         for name, value in fields:
             size = len(name)
             if size == 12 and name.lower() == b"content-type":
+                self.media_type = value
                 self.content_type = value.lower()
             elif size == 14 and name.lower() == b"content-length":
                 self._length = int(value) if value.isdigit() else None
@@ -395,8 +411,7 @@ class Relay:
             return
         self.begun = True
         length = self._length if self.way is Way.PASSING else None
-        waited = b"%.3f\r\n" % ((self.first_byte_ns - self.dispatched_ns) / 1e6)  # ends the line of first_lines
-        self.exchange.start(self.status, [*answer_fields(self.fields), *self.first_lines, waited], length, data)
+        self.exchange.start(self.status, answer_fields(self.fields) + self.first_lines, length, data)
 
     def _settle_without_the_end(self) -> None:
         if not self.done.done():

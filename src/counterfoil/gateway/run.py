@@ -29,6 +29,8 @@ from counterfoil.errors import CallerFault, Fault, GatewayFault, UpstreamFault
 from counterfoil.gateway.attribution import FORWARDED, app_of, kept_of, replay_of, session_of
 from counterfoil.gateway.draft import Draft, attempt_of, record_of
 from counterfoil.gateway.exchange import Exchange
+from counterfoil.gateway.playback import HEADER as PLAYBACK_HEADER
+from counterfoil.gateway.playback import PLAYER, Playback, missed, mode_of
 from counterfoil.gateway.relay import Relay, Way
 from counterfoil.gateway.server import ServerProtocol
 from counterfoil.gateway.upstream.guard import Guard
@@ -39,7 +41,7 @@ from counterfoil.pricing.book import PriceBook
 from counterfoil.providers.addresses import TeamAddresses
 from counterfoil.providers.classify import fault_of
 from counterfoil.providers.provider import Provider, at_team_address
-from counterfoil.record.charge import Charge
+from counterfoil.record.charge import PLAYED, Charge
 from counterfoil.record.ids import IdSource
 from counterfoil.record.record import CapturePolicy, CaptureState, Record
 from counterfoil.record.usage import UsageSource
@@ -63,6 +65,9 @@ PATHS_MAX = 4096
 
 TEAM_PROVIDERS_MAX: Final = 4096
 """Addresses of teams that are kept computed; beyond it all are computed anew."""
+
+UNKNOWN: Final = "unknown"
+"""The name of the surfaces that only render errors."""
 
 
 class Counters(Struct):
@@ -96,6 +101,7 @@ class Parts(Struct, frozen=True):
     is_control: Callable[[str], bool]
     team_addresses: TeamAddresses = TeamAddresses()
     team_ca_file: str | None = None
+    playback: Playback | None = None
 
 
 class Gateway:
@@ -133,7 +139,7 @@ class Gateway:
         try:
             try:
                 call, plan = self._admit(exchange, draft)
-                relay = await self._attempt(exchange, draft, call, plan)
+                relay = await (self._attempt if plan else self._play)(exchange, draft, call, plan)
             except Fault as fault:
                 await self._settle_refusal(exchange, draft, fault)
             else:
@@ -160,30 +166,55 @@ class Gateway:
             self._answer_fault(exchange, fault, draft.request_id, [])
 
     def _admit(self, exchange: Exchange, draft: Draft) -> tuple[Call, tuple[Target, ...]]:
-        """What is asked, and who may serve it. Raises the caller's fault, or ours when we are full."""
+        """What is asked, and who may serve it: nobody (yet) when a recording may answer.
+
+        Raises the caller's fault, or ours when we are full.
+        """
         if exchange.fault is not None:
             raise exchange.fault
         asked = exchange.headers.get(_CAPTURE_HEADER)
         if asked is not None:
             draft.policy = policy.strictest(draft.policy, policy.from_header(asked))
         surface = exchange.surface
-        request = Request(exchange.method, exchange.path, exchange.query, exchange.headers, exchange.body())
-        try:
-            call = surface.peek(request)
-        except CallerFault:
-            draft.call = surface.refused(request)
-            draft.endpoint = draft.call.endpoint
-            raise
+        call = surface.peek(Request(exchange.method, exchange.path, exchange.query, exchange.headers, exchange.body()))
         draft.call = call
         draft.endpoint = call.endpoint
         draft.session_id = session_of(exchange.headers, call.session_id)
-        plan = self._parts.routes.plan(call.model, surface.name)
-        draft.target = plan[0]
+        principal = exchange.principal
+        if PLAYBACK_HEADER in exchange.headers or (principal is not None and principal.playback is not None):
+            draft.playback = mode_of(principal, exchange.headers)
+        plan = self._plan(draft, call, surface) if draft.playback is None else ()
         if len(self._running) > self.limits.in_flight:
             raise GatewayFault("overloaded")
         if self.stopping:
             raise GatewayFault("shutting_down")
         return call, plan
+
+    def _plan(self, draft: Draft, call: Call, surface: Surface) -> tuple[Target, ...]:
+        plan = self._parts.routes.plan(call.model, surface.name)
+        draft.target = plan[0]
+        return plan
+
+    async def _play(self, exchange: Exchange, draft: Draft, call: Call, plan: tuple[Target, ...]) -> Relay:
+        """Let a recording answer; the provider, when there is none and the caller only prefers one."""
+        playback, principal, mode = self._parts.playback, exchange.principal, draft.playback
+        if playback is None or principal is None or mode is None:
+            raise missed(None)
+        recording = await playback.find(principal, draft.session_id, exchange.headers, call, mode)
+        if exchange.disconnected:
+            raise CallerFault("client_disconnected")
+        if recording is None:
+            return await self._attempt(exchange, draft, call, self._plan(draft, call, exchange.surface))
+        relay = self._relay(exchange, draft, call, PLAYER)
+        player = playback.player(recording, exchange.headers)
+        draft.target = Target(PLAYER, recording.model_id.partition("/")[2], recording.model_id)
+        draft.playback_of = recording.generation_id
+        draft.charges.append(PLAYED)
+        relay.first_lines = [_id_lines(draft.request_id)]
+        self._relays.add(relay)
+        relay.dispatch(player, b"", b"", time.monotonic_ns())
+        await relay.done
+        return relay
 
     async def _attempt(self, exchange: Exchange, draft: Draft, call: Call, plan: tuple[Target, ...]) -> Relay:
         """Try the targets in turn; give the relay of the one that answered, or of the last that failed.
@@ -195,8 +226,6 @@ class Gateway:
             draft.target = target
             try:
                 relay = await self._try(exchange, draft, call, target)
-            except GatewayFault:
-                raise  # it is we who cannot: no provider was tried, and none will do
             except Fault as fault:
                 draft.attempts.append(attempt_of(draft, target, fault=fault))
                 if target is last or not fault.retryable or exchange.disconnected:
@@ -237,21 +266,13 @@ class Gateway:
         if exchange.disconnected:
             connection.abort()
             raise CallerFault("client_disconnected")
-        relay = Relay(
-            exchange,
-            call,
-            provider,
-            self._loop.create_future(),
-            keeps=draft.policy is CapturePolicy.FULL,
-            held_max=self.limits.answer_bytes_held,
-            capture_max=self._parts.capture_bytes_max,
-        )
+        relay = self._relay(exchange, draft, call, provider)
         if draft.slot == NO_SLOT:
             self._intend(draft, call, target)
         now = time.monotonic_ns()
         relay.first_lines = [
             _id_lines(draft.request_id),
-            b"server-timing: gw;dur=%.3f, ledger;dur=%.3f, upstream;dur="
+            b"server-timing: gw;dur=%.3f, ledger;dur=%.3f\r\n"
             % ((now - draft.arrived_ns) / 1e6, draft.intent_ns / 1e6),
         ]
         self._relays.add(relay)
@@ -268,6 +289,17 @@ class Gateway:
             known = at_team_address(provider, base_url, self._parts.team_ca_file)
             self._team_providers[provider.name, base_url] = known
         return known
+
+    def _relay(self, exchange: Exchange, draft: Draft, call: Call, provider: Provider) -> Relay:
+        return Relay(
+            exchange,
+            call,
+            provider,
+            self._loop.create_future(),
+            keeps=draft.policy is CapturePolicy.FULL,
+            held_max=self.limits.answer_bytes_held,
+            capture_max=self._parts.capture_bytes_max,
+        )
 
     def _intend(self, draft: Draft, call: Call, target: Target) -> None:
         """Write the intent. Raises :class:`GatewayFault` when the ledger cannot take this call."""
@@ -419,8 +451,8 @@ class Gateway:
 
     # What the server asks.
 
-    def surface_of(self, path: bytes) -> Surface | None:
-        """The surface that serves ``path``; None for the control plane's. What is neither's is a call astray."""
+    def surface_of(self, path: bytes, method: bytes) -> Surface | None:
+        """The surface that serves ``path``; None for the control plane's. A POST that is neither's is a call astray."""
         known = self._paths.get(path, _UNSEEN)
         if known is _UNSEEN:
             text = path.decode("latin-1")
@@ -429,7 +461,7 @@ class Gateway:
                 known = self._parts.unknown_surface(text)
             if len(self._paths) < PATHS_MAX:
                 self._paths[path] = known
-        return known
+        return known if method == b"POST" or known is None or known.name != UNKNOWN else None
 
     def connection_opened(self, protocol: ServerProtocol) -> bool:
         """Count a connection; False when it is one too many."""
@@ -518,7 +550,7 @@ def _capture(call: Call, relay: Relay | None, kept: tuple[tuple[bytes, bytes], .
         call.content_type,
         call.replayable,
         tuple(relay.chunks) if streamed else relay.body(),
-        relay.content_type.decode("latin-1"),
+        relay.media_type.decode("latin-1"),
         relay.status,
         tuple(relay.offsets_us) if streamed else (),
         kept,

@@ -208,6 +208,25 @@ INSERT OR IGNORE INTO erasures (seq, erased_at_ms, reason, signature) VALUES (?,
 -- The last digests of one writer's chain up to a seq, newest first.
 SELECT sequence, digest FROM generations WHERE seq <= ?1 AND writer = ?2 ORDER BY seq DESC LIMIT ?3
 
+-- name: seqs_of_team_after
+-- The places of one team's records behind a place, over the derived table and the records behind it.
+SELECT seq FROM by_team WHERE team_id = ?1 AND seq > ?2
+UNION ALL
+SELECT seq FROM generations WHERE seq > (SELECT seq FROM indexed WHERE one = 1) AND seq > ?2 AND team_id = ?1
+
+-- name: seqs_of_team_tail
+-- The same where few records of any team are behind that place.
+SELECT seq FROM generations WHERE seq > ?2 AND team_id = ?1
+
+-- name: recorded
+-- What tells whether a record's bodies can be played, and the bodies.
+SELECT g.id, g.created_at_ms, g.endpoint, g.provider, g.cost_state, g.error_code, g.status_code, b.sealed
+FROM generations g JOIN bodies b ON b.seq = g.seq WHERE g.seq = ?
+
+-- name: id_at
+-- The id of the record at a place.
+SELECT id FROM generations WHERE seq = ?
+
 -- name: records_after
 -- Records behind a place, in the order of commit.
 SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, g.record

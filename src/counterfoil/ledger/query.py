@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from array import array
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -36,6 +37,9 @@ from counterfoil.record.record import CaptureState, Chain
 PAGE_ROWS_MAX: Final = 1000
 """Records of one page."""
 
+TAIL_ROWS: Final = 4096
+"""Records of all teams that are looked through for one team's; where there are more, the derived table is asked."""
+
 
 class StoredRecord(Struct, frozen=True):
     """A record as it lies in the ledger. ``capture_state`` is as of now; ``data`` are the canonical bytes."""
@@ -48,6 +52,19 @@ class StoredRecord(Struct, frozen=True):
     seq: int
 
 
+class Recorded(Struct, frozen=True):
+    """A record's bodies, and the facts that tell whether they can be played. ``identity`` is the id's 16 bytes."""
+
+    identity: bytes
+    created_at_ms: int
+    endpoint: str
+    provider: str
+    cost_state: str
+    error_code: str | None
+    status_code: int
+    capture: Capture
+
+
 class Page(Struct, frozen=True):
     """Some records, newest first, and where the next page begins (None at the end)."""
 
@@ -56,7 +73,10 @@ class Page(Struct, frozen=True):
 
 
 class Summary(Struct, frozen=True):
-    """Sums over records. ``by_cost_state`` counts them, so that a sum can say what it does not know."""
+    """Sums over records. ``by_cost_state`` counts them, so that a sum can say what it does not know.
+
+    The tokens of played answers are not among the sums: nothing was consumed.
+    """
 
     records: int
     successes: int
@@ -104,6 +124,37 @@ class LedgerReader:
                 return None
             value = ids.parse(stored.id) or 0
             return body.decode(self._opener().open(stored.team_id, value.to_bytes(16, "big"), sealed))
+        except (BodyUnreadable, ValueError):
+            return None
+        except apsw.Error as error:
+            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
+
+    def places_after(self, team_id: str, seq: int) -> tuple[int, array[int]]:
+        """The newest place in the ledger, and the places behind ``seq`` of one team's records up to it, ascending."""
+        try:
+            connection = self._connection()
+            last = connection.execute(QUERIES["last_seq"]).get
+            name = "seqs_of_team_tail" if last - seq <= TAIL_ROWS else "seqs_of_team_after"
+            rows = connection.execute(QUERIES[name], (team_id, seq)) if last > seq else ()
+            return last, array("q", sorted(place for (place,) in rows if place <= last))
+        except apsw.Error as error:
+            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
+
+    def id_at(self, seq: int) -> bytes | None:
+        """The 16 bytes of the id of the record at a place."""
+        try:
+            return self._connection().execute(QUERIES["id_at"], (seq,)).get
+        except apsw.Error as error:
+            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
+
+    def recorded(self, team_id: str, seq: int) -> Recorded | None:
+        """What a record of ``team_id`` has of a recording; None when its bodies are not there or cannot be opened."""
+        try:
+            row = self._connection().execute(QUERIES["recorded"], (seq,)).get
+            if row is None:
+                return None
+            bodies = body.decode(self._opener().open(team_id, row[0], row[7]))
+            return Recorded(row[0], row[1], row[2], row[3], row[4], row[5], row[6], bodies)
         except (BodyUnreadable, ValueError):
             return None
         except apsw.Error as error:
@@ -159,8 +210,8 @@ class LedgerReader:
         return Summary(
             records=sum(row[1] for row in rows),
             successes=sum(row[2] for row in rows),
-            prompt_tokens=sum(row[3] for row in rows),
-            completion_tokens=sum(row[4] for row in rows),
+            prompt_tokens=sum(row[3] for row in rows if row[0] != CostState.PLAYBACK),
+            completion_tokens=sum(row[4] for row in rows if row[0] != CostState.PLAYBACK),
             cost_nanos=sum(row[5] for row in rows),
             by_cost_state={row[0]: row[1] for row in rows},
         )

@@ -80,6 +80,7 @@ _WORST_FIRST = (
     CostState.EXACT,
     CostState.SUPPRESSED,
     CostState.FREE,
+    CostState.PLAYBACK,
 )
 
 

@@ -14,7 +14,6 @@ class LineState(StrEnum):
     FALLBACK = "fallback"
     UNPRICED = "unpriced"
     PROVIDER_REPORTED = "provider_reported"
-    PLAYBACK = "playback"
 
 
 class CostState(StrEnum):
@@ -26,6 +25,7 @@ class CostState(StrEnum):
     UNKNOWN = "unknown"
     FREE = "free"
     SUPPRESSED = "suppressed"
+    PLAYBACK = "playback"
 
 
 class Line(Struct, frozen=True, kw_only=True):
@@ -56,3 +56,5 @@ class Charge(Struct, frozen=True):
 
 
 NOTHING_SERVED = Charge((), 0, CostState.FREE, "no provider served this call")
+
+PLAYED = Charge((), 0, CostState.PLAYBACK, "a recording answered; no provider was called")

@@ -28,6 +28,14 @@ class CapturePolicy(StrEnum):
     OFF = "off"
 
 
+class PlaybackMode(StrEnum):
+    """Whether a recording may answer: it must, it does when there is one, or never."""
+
+    STRICT = "strict"
+    PREFER = "prefer"
+    OFF = "off"
+
+
 class CaptureState(StrEnum):
     """What became of the bodies of a call."""
 
@@ -106,6 +114,7 @@ class Record(Struct, frozen=True, kw_only=True):
     bytes_delivered: int | UnsetType = UNSET
     book: str | None = None
     schema: int = SCHEMA_VERSION
+    playback_of: str | UnsetType = UNSET
 
 
 class CaptureInfo(Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u206
 
 
 def cost(nanos: int, state: str) -> str:
-    """One record's cost: ``$0.0031``, ``≈ $0.0031``, ``≥ $0.0031``, ``unknown``, ``free`` or ``not charged``.
+    """One record's cost: ``$0.0031``, ``≈ $0.0031``, ``≥ $0.0031``, ``unknown``, ``free`` and the like.
 
     A state that this version does not know is shown beside the amount, never dropped.
     """
@@ -34,6 +34,8 @@ def cost(nanos: int, state: str) -> str:
             return "free" if nanos == 0 else amount
         case CostState.SUPPRESSED:
             return "not charged" if nanos == 0 else f"{amount} (suppressed)"
+        case CostState.PLAYBACK:
+            return "played back" if nanos == 0 else f"{amount} (playback)"
         case _:
             return f"{amount} ({state})"
 

@@ -22,12 +22,13 @@ from msgspec import UNSET, Struct
 from counterfoil.capture.body import Capture
 from counterfoil.errors import CallerFault
 from counterfoil.gateway import internal
+from counterfoil.gateway.playback import HEADER as PLAYBACK_HEADER
 from counterfoil.gateway.run import Gateway
 from counterfoil.ledger.query import LedgerReader, StoredRecord
 from counterfoil.pricing.book import PriceBook
 from counterfoil.record import codec
 from counterfoil.record.charge import CostState
-from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, Record
+from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, PlaybackMode, Record
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.replay import diff, override
 from counterfoil.replay.override import Overrides, Sendable
@@ -149,7 +150,7 @@ class Replayer:
             raise CannotReplay(why(stored))
         record = codec.decode(stored.data)
         path = record.endpoint.partition("?")[0]
-        surface = self._gateway.surface_of(path.encode())
+        surface = self._gateway.surface_of(path.encode(), b"POST")
         if surface is None:
             raise CallerFault("conflict", f"{path} is no endpoint that can be called again.")
         request = Sendable(record.endpoint, capture.request_type, capture.request)
@@ -160,7 +161,7 @@ class Replayer:
         record = original.record
         request = override.apply(original.request, original.surface, wish.overrides, record.model_id)
         path, _, query = request.target.partition("?")
-        surface = self._gateway.surface_of(path.encode()) or original.surface
+        surface = self._gateway.surface_of(path.encode(), b"POST") or original.surface
         headers = {b"content-type": request.content_type.encode("latin-1", "replace")}
         call = surface.peek(Request("POST", path, query, headers, request.body))
         target = self._routes.plan(call.model, surface.name)[0]
@@ -192,6 +193,7 @@ class Replayer:
         headers = {
             b"content-type": plan.request.content_type.encode("latin-1", "replace"),
             b"x-counterfoil-replay-of": original.stored.id.encode(),
+            PLAYBACK_HEADER: PlaybackMode.OFF.value.encode(),
             **dict(original.capture.request_fields),
         }
         if original.record.app_id is not None:

@@ -73,7 +73,7 @@ class _Draft:
 
 def said(capture: Capture) -> Said:
     """What the captured response of any surface says."""
-    return read(capture.response_body, capture.response_type)
+    return read(capture.response_body, capture.response_type.lower())
 
 
 def read(body: bytes, media_type: str) -> Said:

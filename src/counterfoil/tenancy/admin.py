@@ -16,7 +16,7 @@ import msgspec
 from counterfoil.errors import CallerFault
 from counterfoil.folder import DataFolder
 from counterfoil.providers.addresses import check_form
-from counterfoil.record.record import CapturePolicy
+from counterfoil.record.record import CapturePolicy, PlaybackMode
 from counterfoil.tenancy import keys, names, queries
 from counterfoil.tenancy.authority import OPERATOR, Authority
 from counterfoil.tenancy.directory import wall_ms
@@ -182,6 +182,7 @@ class Admin:
         app_id: str | None = None,
         name: str | None = None,
         capture: CapturePolicy | None = None,
+        playback: PlaybackMode | None = None,
         expires_ms: int | None = None,
         scopes: Iterable[str] = (),
         make_missing: bool = False,
@@ -209,7 +210,7 @@ class Admin:
             self._visible_team(team_id, by)
             if app_id is not None:
                 self._visible_app(team_id, app_id, by)
-            return self._new_key(KeyKind.INFERENCE, team_id, app_id, name, extra, capture, expires_ms, by)
+            return self._new_key(KeyKind.INFERENCE, team_id, app_id, name, extra, (capture, playback), expires_ms, by)
 
     def create_management_key(
         self,
@@ -240,7 +241,7 @@ class Admin:
                 if make_missing:
                     self._make_missing(team_id, None, by)
                 self._visible_team(team_id, by)
-            return self._new_key(KeyKind.MANAGEMENT, team_id, None, name, wanted, None, expires_ms, by)
+            return self._new_key(KeyKind.MANAGEMENT, team_id, None, name, wanted, (None, None), expires_ms, by)
 
     def list_keys(
         self, team_id: str | None = None, *, kind: KeyKind | None = None, by: Authority = OPERATOR
@@ -265,6 +266,7 @@ class Admin:
         kind: KeyKind | None = None,
         name: str | Unset | None = UNSET,
         capture: CapturePolicy | Unset | None = UNSET,
+        playback: PlaybackMode | Unset | None = UNSET,
         expires_ms: int | Unset | None = UNSET,
         disabled: bool | Unset = UNSET,
         by: Authority = OPERATOR,
@@ -276,6 +278,7 @@ class Admin:
             changed = _changes(
                 name=name if isinstance(name, Unset) else names.label(name),
                 capture=capture,
+                playback=playback,
                 expires_ms=expires_ms,
                 disabled=disabled,
             )
@@ -389,7 +392,7 @@ class Admin:
         app_id: str | None,
         name: str | None,
         scopes: tuple[str, ...],
-        capture: CapturePolicy | None,
+        ways: tuple[CapturePolicy | None, PlaybackMode | None],
         expires_ms: int | None,
         by: Authority,
     ) -> NewKey:
@@ -400,7 +403,7 @@ class Admin:
         text = keys.compose(kind, key_id, self._entropy)
         self._store.rows(
             queries.INSERT_KEY,
-            (key_id, kind, team_id, app_id, names.label(name), " ".join(scopes), capture, now_ms, by.name, expires_ms),
+            (key_id, kind, team_id, app_id, names.label(name), " ".join(scopes), *ways, now_ms, by.name, expires_ms),
         )
         self._insert_secret(key_id, text)
         self._audit(by, "key.create", team_id, key_id, {"kind": kind, "app_id": app_id, "scopes": scopes})
@@ -477,7 +480,8 @@ class Admin:
         ]
 
     def _to_key(self, row: Row) -> Key:
-        key_id, kind, team_id, app_id, name, scopes, capture, disabled, created, by, expires, rotated, revoked = row
+        key_id, kind, team_id, app_id, name, scopes, capture, playback = row[:8]
+        disabled, created, by, expires, rotated, revoked = row[8:]
         return Key(
             key_id=key_id,
             kind=KeyKind(kind),
@@ -486,6 +490,7 @@ class Admin:
             name=name,
             scopes=tuple(scopes.split()),
             capture=None if capture is None else CapturePolicy(capture),
+            playback=None if playback is None else PlaybackMode(playback),
             state=_state(self._now_ms(), disabled, expires, revoked),
             created_ms=created,
             created_by=by,

@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from counterfoil.folder import DataFolder
-from counterfoil.record.record import CapturePolicy
+from counterfoil.record.record import CapturePolicy, PlaybackMode
 from counterfoil.tenancy import queries
 from counterfoil.tenancy.epoch import UNSETTLED
 from counterfoil.tenancy.keys import KeyKind, KeyReason, parse
@@ -134,7 +134,7 @@ class Directory:
         return found
 
     def _principal(self, key_id: str, row: Row) -> Principal:
-        _, secret_expires, kind, team_id, app_id, scopes, capture, _, key_expires, _, team_capture, guarded, _, _ = row
+        _, secret_expires, kind, team_id, app_id, scopes, capture, _, key_expires, _, team_capture, guarded = row[:12]
         held = frozenset(scopes.split())
         if kind == KeyKind.INFERENCE:
             held |= TEAM_MEMBER if guarded else TEAM_MEMBER | {"generations:content"}
@@ -145,6 +145,7 @@ class Directory:
             kind=KeyKind(kind),
             scopes=held,
             capture=strictest(team_capture, capture),
+            playback=None if row[14] in (None, PlaybackMode.OFF) else PlaybackMode(row[14]),
             content_needs_scope=bool(guarded),
             expires_at_ms=min((at for at in (secret_expires, key_expires) if at is not None), default=None),
             wallet=self._wallet(team_id or ALL_TEAMS),
@@ -172,7 +173,7 @@ def strictest(*policies: str | None) -> CapturePolicy:
 
 
 def _refusal(row: Row, now_ms: int) -> KeyReason | None:
-    _, secret_expires, *_, disabled, key_expires, revoked, _, _, team_disabled, app_disabled = row
+    _, secret_expires, *_, disabled, key_expires, revoked, _, _, team_disabled, app_disabled, _ = row
     if revoked is not None:
         return KeyReason.REVOKED
     if any(at is not None and at <= now_ms for at in (secret_expires, key_expires)):

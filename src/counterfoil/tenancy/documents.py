@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from counterfoil.record.record import CapturePolicy
+from counterfoil.record.record import CapturePolicy, PlaybackMode
 from counterfoil.tenancy.keys import KeyKind
 
 
@@ -43,6 +43,7 @@ class Key(Struct, frozen=True, kw_only=True):
     name: str | None
     scopes: tuple[str, ...]
     capture: CapturePolicy | None
+    playback: PlaybackMode | None
     state: str
     created_ms: int
     created_by: str

@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from counterfoil.errors import CallerFault
-from counterfoil.record.record import CapturePolicy
+from counterfoil.record.record import CapturePolicy, PlaybackMode
 from counterfoil.tenancy import scopes
 from counterfoil.tenancy.keys import KeyKind, KeyReason
 from counterfoil.tenancy.names import ALL_TEAMS
@@ -50,7 +50,8 @@ class ScopeMissing(CallerFault):
 class Principal(Struct, frozen=True, kw_only=True, eq=False):
     """A key that was checked, and everything a call needs to know of its holder. Holds no key text.
 
-    ``capture`` is the strictest of the team's and the key's policy, full when neither says; ``scopes`` is complete, so
+    ``capture`` is the strictest of the team's and the key's policy, full when neither says;
+    ``playback`` the key's default, None for a provider's answers; ``scopes`` is complete, so
     an inference key's own rights are in it. ``team_id`` is ``*`` for a management key of all teams.
     """
 
@@ -60,6 +61,7 @@ class Principal(Struct, frozen=True, kw_only=True, eq=False):
     kind: KeyKind
     scopes: frozenset[str]
     capture: CapturePolicy
+    playback: PlaybackMode | None = None
     content_needs_scope: bool
     expires_at_ms: int | None
     wallet: Wallet

@@ -21,23 +21,24 @@ INSERT_APP: Final = "INSERT INTO apps (team_id, app_id, name, disabled, created_
 SET_APP: Final = "UPDATE apps SET name = ?, disabled = ? WHERE team_id = ? AND app_id = ?"
 
 KEY: Final = """
-SELECT key_id, kind, team_id, app_id, name, scopes, capture, disabled, created_ms, created_by, expires_ms, rotated_ms,
-       revoked_ms
+SELECT key_id, kind, team_id, app_id, name, scopes, capture, playback, disabled, created_ms, created_by, expires_ms,
+       rotated_ms, revoked_ms
 FROM keys WHERE key_id = ?
 """
 KEYS: Final = """
-SELECT key_id, kind, team_id, app_id, name, scopes, capture, disabled, created_ms, created_by, expires_ms, rotated_ms,
-       revoked_ms
+SELECT key_id, kind, team_id, app_id, name, scopes, capture, playback, disabled, created_ms, created_by, expires_ms,
+       rotated_ms, revoked_ms
 FROM keys WHERE (?1 IS NULL OR team_id = ?1) AND (?2 IS NULL OR kind = ?2)
 ORDER BY created_ms DESC, key_id
 """
 INSERT_KEY: Final = """
-INSERT INTO keys (key_id, kind, team_id, app_id, name, scopes, capture, created_ms, created_by, expires_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO keys (key_id, kind, team_id, app_id, name, scopes, capture, playback, created_ms, created_by, expires_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 SET_KEY: Final[dict[str, LiteralString]] = {
     "name": "UPDATE keys SET name = ? WHERE key_id = ?",
     "capture": "UPDATE keys SET capture = ? WHERE key_id = ?",
+    "playback": "UPDATE keys SET playback = ? WHERE key_id = ?",
     "expires_ms": "UPDATE keys SET expires_ms = ? WHERE key_id = ?",
     "disabled": "UPDATE keys SET disabled = ? WHERE key_id = ?",
     "rotated_ms": "UPDATE keys SET rotated_ms = ? WHERE key_id = ?",
@@ -50,7 +51,7 @@ FORGET_DIGESTS: Final = "DELETE FROM key_secrets WHERE key_id = ? AND expires_ms
 
 HOLDER: Final = """
 SELECT s.digest, s.expires_ms, k.kind, k.team_id, k.app_id, k.scopes, k.capture, k.disabled, k.expires_ms, k.revoked_ms,
-       t.capture, t.content_needs_scope, t.disabled, a.disabled
+       t.capture, t.content_needs_scope, t.disabled, a.disabled, k.playback
 FROM key_secrets AS s
 JOIN keys AS k USING (key_id)
 LEFT JOIN teams AS t ON t.team_id = k.team_id

@@ -28,6 +28,7 @@ CREATE TABLE keys (
     name       TEXT,
     scopes     TEXT NOT NULL,
     capture    TEXT CHECK (capture IN ('full', 'metadata', 'off')),
+    playback   TEXT CHECK (playback IN ('strict', 'prefer', 'off')),
     disabled   INTEGER NOT NULL DEFAULT 0 CHECK (disabled IN (0, 1)),
     created_ms INTEGER NOT NULL,
     created_by TEXT NOT NULL,
