@@ -80,7 +80,7 @@ class CallerFault(Fault):
         "model_required": Kind(400, False, "The request names no model."),
         "model_not_found": Kind(404, False, "No provider or alias serves this model."),
         "unsupported_surface": Kind(400, False, "The provider of this model does not speak this endpoint's protocol."),
-        "unsupported_endpoint": Kind(404, False, "There is no such endpoint."),
+        "unsupported_endpoint": Kind(404, False, "This gateway has no such endpoint; GET /docs lists those it has."),
         "method_not_allowed": Kind(405, False, "This endpoint takes POST only."),
         "no_recording": Kind(404, False, "No recording answers this request, and playback is strict."),
         "idempotency_conflict": Kind(409, False, "This idempotency key was used with a different request."),

@@ -132,6 +132,73 @@ def test_a_bad_body_is_refused_and_recorded(
     assert len(upstream.seen) == seen
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "model"),
+    [
+        pytest.param(CHAT, b'{"messages":[],"stream":true}', "unknown", id="no-model"),
+        pytest.param(CHAT, b'{"model":"openai/a","stream":"yes"}', "openai/a", id="wrong-type"),
+        pytest.param(MESSAGES, b'{ "model":"nowhere/a", "stream": true }', "nowhere/a", id="unknown-model"),
+        pytest.param("/v1/nothing", b'{"model":"openai/a"}', "openai/a", id="no-such-endpoint"),
+    ],
+)
+def test_a_refused_object_is_kept_and_can_be_posted_again(gateway: Gateway, path: str, body: bytes, model: str) -> None:
+    """The record has the request as it arrived and what of it could be read; posted again, it is refused alike."""
+    reply = ask(gateway, post(path, body, gateway.key()))
+    record = gateway.record(reply.generation_id)
+    assert record["replay_supported"] is True
+    assert record["replay_request"] == json.loads(body)
+    assert record["model_id"] == model
+    assert record["requested_model"] == (None if model == "unknown" else model)
+    assert record["stream"] is (b"true" in body)
+    again = ask(gateway, post(record["endpoint"], json.dumps(record["replay_request"]).encode(), gateway.key()))
+    assert gateway.record(again.generation_id)["error_code"] == record["error_code"]
+
+
+@pytest.mark.parametrize("body", [b"hello", b"[]", b"", GOOD[:-3], DEEP], ids=["text", "array", "empty", "cut", "deep"])
+def test_what_is_no_object_is_kept_and_is_no_replay_request(gateway: Gateway, body: bytes) -> None:
+    """The bytes are there for whoever may read bodies; the record says why they cannot be run again."""
+    generation_id = ask(gateway, post(CHAT, body, gateway.key())).generation_id
+    record = gateway.record(generation_id)
+    assert (record["replay_supported"], record["replay_unavailable_reason"]) == (False, "not_an_object")
+    assert "replay_request" not in record
+    assert record["model_id"] == "unknown"
+    path = f"/v1/generations/{generation_id}/content?part=request"
+    assert gateway.request("GET", path, key=gateway.key()).body == body
+
+
+def test_a_refused_body_is_not_kept_where_the_policy_says_so(gateway: Gateway) -> None:
+    """A refusal is no way around the capture policy."""
+    reply = ask(gateway, post(CHAT, b'{"messages":[]}', gateway.key(), x_counterfoil_capture="metadata"))
+    record = gateway.record(reply.generation_id)
+    assert (record["replay_supported"], record["replay_unavailable_reason"]) == (False, "policy")
+
+
+def test_a_refused_form_is_kept_as_the_object_that_stands_for_it(gateway: Gateway) -> None:
+    """A form without a model can be posted again in its wrapping, and is refused alike."""
+    form = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nHi\r\n--x--\r\n'
+    request = post("/v1/images/edits", form, gateway.key(), content_type="multipart/form-data; boundary=x")
+    record = gateway.record(ask(gateway, request).generation_id)
+    assert record["error_code"] == "user:model_required"
+    assert record["replay_request"]["multipart"]["content_type"] == "multipart/form-data; boundary=x"
+    again = post(record["endpoint"], json.dumps(record["replay_request"]).encode(), gateway.key())
+    assert gateway.record(ask(gateway, again).generation_id)["error_code"] == "user:model_required"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize(
+    "path", ["/v1/files", "/v1/responses/resp_1", "/v1/messages/batches", "/v1beta/files", "/v1beta/models/m:predict"]
+)
+def test_what_we_do_not_serve_is_refused_in_the_shape_its_clients_know(
+    gateway: Gateway, method: str, path: str
+) -> None:
+    """Whatever the method, an SDK that asks for stored objects or batches can show its user a message."""
+    request = post(path, b"{}", gateway.key()).replace(b"POST", method.encode(), 1)
+    reply = ask(gateway, request)
+    assert reply.status == 404
+    assert "no such endpoint" in check_shape(path, reply)
+    assert gateway.record(reply.generation_id)["error_code"] == "user:unsupported_endpoint"
+
+
 @pytest.mark.parametrize("path", [CHAT, MESSAGES, GEMINI])
 @pytest.mark.parametrize(
     ("request_key", "reason"),
@@ -258,6 +325,19 @@ def test_an_ambiguous_head_gives_400_and_closes(gateway: Gateway, request_of: An
         client.send(request_of(gateway.key()))
         assert client.reply().status == 400
         assert client.closed()
+
+
+def test_an_ambiguous_head_with_one_key_is_recorded(gateway: Gateway) -> None:
+    """The key is known, so its team can look the refusal up; two keys are nobody's."""
+    once = post(CHAT, GOOD, gateway.key())
+    twice = once.replace(b"\r\n\r\n", b"\r\ncontent-type: text/plain\r\n\r\n", 1)
+    reply = ask(gateway, twice)
+    assert reply.status == 400
+    assert gateway.record(reply.generation_id)["error_code"] == "user:invalid_http"
+    two_keys = once.replace(b"\r\n\r\n", b"\r\nauthorization: Bearer x\r\n\r\n", 1)
+    reply = ask(gateway, two_keys)
+    assert reply.status == 400
+    assert gateway.look_up(reply.generation_id).status == 404
 
 
 def test_a_head_too_large_gives_431(gateway: Gateway) -> None:

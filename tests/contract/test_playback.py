@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from conftest import StartGateway, providers
 from counterfoil.folder import DataFolder
 from counterfoil.tenancy.admin import Admin
-from conftest import StartGateway, providers
 from emulators.cassette import Cassette, Take
 from emulators.gateway import Answer, Gateway
 

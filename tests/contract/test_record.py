@@ -107,7 +107,9 @@ def test_a_served_call_has_every_field_with_its_type(gateway: Gateway, stream: b
     assert (got.headers["request-id"], got.headers["x-generation-id"]) == (record["request_id"],) * 2
     if not stream:
         assert int(got.headers["x-cost-nanos"]) == record["cost_nanos"]
-    assert "gw;dur=" in got.headers["server-timing"]
+    timing = dict(part.strip().split(";dur=") for part in got.headers["server-timing"].split(","))
+    assert timing.keys() == {"gw", "upstream", "ledger"}
+    assert all(float(ms) >= 0 for ms in timing.values())
 
 
 def test_the_lookup_takes_the_providers_id_too(gateway: Gateway) -> None:

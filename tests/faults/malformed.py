@@ -144,7 +144,7 @@ def good(mark: str, key: str, *, chunked: bool = False) -> Request:
 
 
 def cases(key: str) -> Iterator[Case]:
-    """Every case, each with a mark of its own."""
+    """Every case of this table, each with a mark of its own."""
     for number, (name, kind, chunked, spoil) in enumerate(_table()):
         mark = f"call-{number}"
         request = good(mark, key, chunked=chunked)

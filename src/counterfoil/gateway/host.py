@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Generator
@@ -47,7 +48,7 @@ class Host(uvicorn.Server):
                 proxy_headers=config.proxy_headers,
                 forwarded_allow_ips=config.trusted_proxies,
                 backlog=BACKLOG,
-                timeout_keep_alive=75,
+                timeout_keep_alive=math.ceil(gateway.limits.keep_alive_seconds),
                 timeout_graceful_shutdown=int(config.shutdown_seconds) + 1,
                 ssl_certfile=str(config.tls_cert) if config.tls_cert else None,
                 ssl_keyfile=str(config.tls_key) if config.tls_key else None,

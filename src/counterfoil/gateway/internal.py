@@ -42,7 +42,7 @@ class InternalExchange(Exchange):
         on_piece: Callable[[bytes], None] | None = None,
     ) -> None:
         path, _, query = target.partition("?")
-        surface = gateway.surface_of(path.encode(), b"POST")
+        surface = gateway.surface_of(path.encode())
         if surface is None:
             raise CallerFault("unsupported_endpoint", f"{path} is no endpoint that can be called again.")
         super().__init__(

@@ -411,7 +411,8 @@ class Relay:
             return
         self.begun = True
         length = self._length if self.way is Way.PASSING else None
-        self.exchange.start(self.status, answer_fields(self.fields) + self.first_lines, length, data)
+        waited = b"%.3f\r\n" % ((self.first_byte_ns - self.dispatched_ns) / 1e6)  # ends the line of first_lines
+        self.exchange.start(self.status, [*answer_fields(self.fields), *self.first_lines, waited], length, data)
 
     def _settle_without_the_end(self) -> None:
         if not self.done.done():

@@ -66,9 +66,6 @@ PATHS_MAX = 4096
 TEAM_PROVIDERS_MAX: Final = 4096
 """Addresses of teams that are kept computed; beyond it all are computed anew."""
 
-UNKNOWN: Final = "unknown"
-"""The name of the surfaces that only render errors."""
-
 
 class Counters(Struct):
     """What this worker counted since it started: ``admitted == settled + refused`` + the calls in flight.
@@ -176,7 +173,13 @@ class Gateway:
         if asked is not None:
             draft.policy = policy.strictest(draft.policy, policy.from_header(asked))
         surface = exchange.surface
-        call = surface.peek(Request(exchange.method, exchange.path, exchange.query, exchange.headers, exchange.body()))
+        request = Request(exchange.method, exchange.path, exchange.query, exchange.headers, exchange.body())
+        try:
+            call = surface.peek(request)
+        except CallerFault:
+            draft.call = surface.refused(request)
+            draft.endpoint = draft.call.endpoint
+            raise
         draft.call = call
         draft.endpoint = call.endpoint
         draft.session_id = session_of(exchange.headers, call.session_id)
@@ -226,6 +229,8 @@ class Gateway:
             draft.target = target
             try:
                 relay = await self._try(exchange, draft, call, target)
+            except GatewayFault:
+                raise  # it is we who cannot: no provider was tried, and none will do
             except Fault as fault:
                 draft.attempts.append(attempt_of(draft, target, fault=fault))
                 if target is last or not fault.retryable or exchange.disconnected:
@@ -272,7 +277,7 @@ class Gateway:
         now = time.monotonic_ns()
         relay.first_lines = [
             _id_lines(draft.request_id),
-            b"server-timing: gw;dur=%.3f, ledger;dur=%.3f\r\n"
+            b"server-timing: gw;dur=%.3f, ledger;dur=%.3f, upstream;dur="
             % ((now - draft.arrived_ns) / 1e6, draft.intent_ns / 1e6),
         ]
         self._relays.add(relay)
@@ -451,8 +456,8 @@ class Gateway:
 
     # What the server asks.
 
-    def surface_of(self, path: bytes, method: bytes) -> Surface | None:
-        """The surface that serves ``path``; None for the control plane's. A POST that is neither's is a call astray."""
+    def surface_of(self, path: bytes) -> Surface | None:
+        """The surface that serves ``path``; None for the control plane's. What is neither's is a call astray."""
         known = self._paths.get(path, _UNSEEN)
         if known is _UNSEEN:
             text = path.decode("latin-1")
@@ -461,7 +466,7 @@ class Gateway:
                 known = self._parts.unknown_surface(text)
             if len(self._paths) < PATHS_MAX:
                 self._paths[path] = known
-        return known if method == b"POST" or known is None or known.name != UNKNOWN else None
+        return known
 
     def connection_opened(self, protocol: ServerProtocol) -> bool:
         """Count a connection; False when it is one too many."""

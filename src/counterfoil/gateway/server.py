@@ -27,6 +27,7 @@ from uvicorn.server import ServerState
 
 from counterfoil.errors import CallerFault, Fault, GatewayFault
 from counterfoil.gateway.exchange import Exchange
+from counterfoil.surfaces.families import UNKNOWN
 from counterfoil.tenancy.keys import KeyKind
 from counterfoil.wire.http1 import CONTINUE, STATUS_LINES
 
@@ -159,12 +160,11 @@ class ServerProtocol(HttpToolsProtocol):
         fault = self._head_fault(headers)
         target = self.url
         raw_path, _, query = target.partition(b"?")
-        surface = (
-            None if fault is not None and not headers else self.gateway.surface_of(raw_path, self.parser.get_method())
-        )
+        surface = None if fault is not None and not headers else self.gateway.surface_of(raw_path)
         if surface is None and fault is None:
             self._hand_to_asgi(headers)
             return
+        surface_known = surface is not None
         if surface is None:
             surface = self.gateway.fallback_surface
         path = raw_path.decode("latin-1")
@@ -180,7 +180,7 @@ class ServerProtocol(HttpToolsProtocol):
         )
         exchange.http10 = self.parser.get_http_version() == "1.0"
         exchange.keep_alive = self.parser.should_keep_alive() and not self.gateway.stopping
-        self._open(exchange, fault)
+        self._open(exchange, fault, surface_known=surface_known)
 
     def _hand_to_asgi(self, headers: dict[bytes, bytes]) -> None:
         """Let uvicorn have this request, as if it had seen it from the beginning."""
@@ -189,7 +189,7 @@ class ServerProtocol(HttpToolsProtocol):
         self.url = url
         self.headers += fields  # the list that uvicorn's scope refers to
         self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
-        self.deadline = 0.0
+        self.deadline = 0.0  # one that waits for its turn is not read on, so its body cannot be late yet
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -211,6 +211,7 @@ class ServerProtocol(HttpToolsProtocol):
         exchange = self.hot
         if exchange is None:
             if not isinstance(self.cycle, Exchange):
+                self.deadline = 0.0
                 super().on_message_complete()
             return
         self.hot = None
@@ -224,6 +225,7 @@ class ServerProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Start what waited in the pipeline: ours goes to the gateway, the rest to ASGI."""
         if not isinstance(cycle, Exchange):
+            self.deadline = self.loop.time() + self.limits.body_seconds if cycle.more_body else 0.0
             super()._start_asgi_task(cycle, app)
             return
         cycle.turn = True
@@ -278,13 +280,23 @@ class ServerProtocol(HttpToolsProtocol):
         self.deadline = 0.0
         if self.hot is not None and not self.lingering:
             self._refuse(self.hot, CallerFault("request_timeout"))
-        elif self.in_head and self.head_size and not self.lingering:
+        elif not self.lingering and ((self.in_head and self.head_size) or self._waits_for_body()):
             self._reject(CallerFault("request_timeout"))
         else:
             self.transport.close()
 
-    def _open(self, exchange: Exchange, fault: Fault | None) -> None:
-        """Take up a request whose head is complete."""
+    def _waits_for_body(self) -> bool:
+        """Whether the application waits for the rest of a body and has not answered yet."""
+        cycle = self.cycle
+        return (
+            cycle is not None
+            and not isinstance(cycle, Exchange)
+            and bool(cycle.more_body)
+            and not cycle.response_started
+        )
+
+    def _open(self, exchange: Exchange, fault: Fault | None, *, surface_known: bool = True) -> None:
+        """Take up a request whose head is complete, and perhaps at ``fault``."""
         earlier = self.cycle
         self.cycle = exchange
         self.hot = exchange
@@ -292,7 +304,10 @@ class ServerProtocol(HttpToolsProtocol):
             exchange.turn = False
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, None))
-        fault = fault or self._refusal(exchange)
+        if fault is None:
+            fault = self._refusal(exchange)
+        elif surface_known:
+            self._identify(exchange)
         if fault is not None:
             self._refuse(exchange, fault)
             return
@@ -309,6 +324,8 @@ class ServerProtocol(HttpToolsProtocol):
         if exchange.principal.kind is not KeyKind.INFERENCE:
             return CallerFault("forbidden", "A management key cannot call models; use an inference key (cf_sk_…).")
         if exchange.method != "POST":
+            if exchange.surface.name == UNKNOWN:
+                return CallerFault("unsupported_endpoint")
             return CallerFault("method_not_allowed", headers=(("allow", "POST"),))
         headers = exchange.headers
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
@@ -318,6 +335,18 @@ class ServerProtocol(HttpToolsProtocol):
             return CallerFault("payload_too_large", self._too_large())
         return None
 
+    def _identify(self, exchange: Exchange) -> None:
+        """Find out whose call a refused head is, for its record; nobody's when it sends a key twice."""
+        names = [name for name, _ in self.headers]
+        if any(names.count(name) > 1 for name in (b"authorization", *_KEY_HEADERS)):
+            return
+        try:
+            principal = self.gateway.authenticate(key_text(exchange.headers))
+        except Fault:
+            return
+        if principal.kind is KeyKind.INFERENCE:
+            exchange.principal = principal
+
     def _head_fault(self, headers: dict[bytes, bytes]) -> Fault | None:
         """What makes a head unacceptable although llhttp parsed it."""
         if len(headers) != len(self.headers):
@@ -325,6 +354,8 @@ class ServerProtocol(HttpToolsProtocol):
             twice = next((name for name in _ONCE if names.count(name) > 1), None)
             if twice is not None:
                 return CallerFault("invalid_http", f"The header {twice.decode()} appears twice.")
+        if self.url[:1] != b"/":
+            return CallerFault("invalid_http", "The request target must be a path: this server is no proxy.")
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             return CallerFault("invalid_http", "This server speaks HTTP/1.1 only.")

@@ -150,7 +150,7 @@ class Replayer:
             raise CannotReplay(why(stored))
         record = codec.decode(stored.data)
         path = record.endpoint.partition("?")[0]
-        surface = self._gateway.surface_of(path.encode(), b"POST")
+        surface = self._gateway.surface_of(path.encode())
         if surface is None:
             raise CallerFault("conflict", f"{path} is no endpoint that can be called again.")
         request = Sendable(record.endpoint, capture.request_type, capture.request)
@@ -161,7 +161,7 @@ class Replayer:
         record = original.record
         request = override.apply(original.request, original.surface, wish.overrides, record.model_id)
         path, _, query = request.target.partition("?")
-        surface = self._gateway.surface_of(path.encode(), b"POST") or original.surface
+        surface = self._gateway.surface_of(path.encode()) or original.surface
         headers = {b"content-type": request.content_type.encode("latin-1", "replace")}
         call = surface.peek(Request("POST", path, query, headers, request.body))
         target = self._routes.plan(call.model, surface.name)[0]

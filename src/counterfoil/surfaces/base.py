@@ -4,6 +4,7 @@ A surface is pure: it takes bytes and returns values, so every protocol can be t
 place. The gateway owns sockets, clocks and records; a surface owns knowledge::
 
     peek(request)           → Call          which model, streaming or not, who for; faults in the caller's bytes
+    refused(request)        → Call          what is left to record of a request that peek refused
     prepare(call, target)   → Outgoing      the same bytes with the model respliced, and the path to send them to
     meter(call)             → Meter         reads the answer as it passes and says what may go out
     render_error(fault, id) → (media type, bytes)
@@ -37,7 +38,10 @@ class Request(Struct, frozen=True):
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """What one peek learned of a request. ``model`` is what the client wrote; ``endpoint`` the path to resubmit to."""
+    """What one peek learned of a request. ``model`` is what the client wrote; ``endpoint`` the path to resubmit to.
+
+    ``model`` is empty only for a refused request that named none that can be read.
+    """
 
     endpoint: str
     model: str
@@ -119,6 +123,10 @@ class Surface(Protocol):
 
     def peek(self, request: Request) -> Call:
         """Raises :class:`~counterfoil.errors.CallerFault` for a body that cannot be a call."""
+        ...
+
+    def refused(self, request: Request) -> Call:
+        """What a record may still say of a complete request that :meth:`peek` refused. Never sent; raises nothing."""
         ...
 
     def prepare(self, call: Call, model: str) -> Outgoing:

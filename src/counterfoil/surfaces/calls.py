@@ -7,11 +7,14 @@ from typing import Any
 import msgspec
 
 from counterfoil.errors import CallerFault
-from counterfoil.surfaces.base import Request
+from counterfoil.surfaces.base import Call, Request
 from counterfoil.wire.json_object import JsonObject, read
 
 MODEL_MAX = 256
 """Characters of a model name; none in use is longer than about 100."""
+
+CONTENT_TYPE_MAX = 255
+"""Bytes of a content type that is kept; one with a boundary has about 100."""
 
 _IDENTIFIER_MAX = 512
 """Characters of an end user or session id. A longer one is no identifier and is left out of the record, not cut."""
@@ -37,6 +40,29 @@ def json_body(request: Request) -> tuple[JsonObject, str]:
         raise CallerFault("unsupported_media_type", "Send the request body as application/json.")
     known = b"json" in content_type.lower() and content_type.isascii()
     return read(request.body), content_type.decode("ascii") if known else "application/json"
+
+
+def refused_call(request: Request) -> Call:
+    """What is recorded of a complete request that is no call: its bytes, and what of it can be read all the same."""
+    try:
+        body = read(request.body)
+    except CallerFault:
+        model, stream = "", False
+    else:
+        model, stream = word(body, "model") or "", bytes(body.values.get("stream", b"")) == b"true"
+    return Call(
+        endpoint=request.path,
+        model=model if len(model) <= MODEL_MAX else "",
+        stream=stream,
+        body=request.body,
+        content_type=media_type(request),
+    )
+
+
+def media_type(request: Request) -> str:
+    """The request's content type as it was sent, when it is a bearable one."""
+    content_type = request.headers.get(b"content-type", b"")
+    return content_type.decode("ascii") if content_type.isascii() and len(content_type) <= CONTENT_TYPE_MAX else ""
 
 
 def model_of(body: JsonObject) -> str:

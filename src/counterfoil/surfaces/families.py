@@ -8,9 +8,12 @@ from typing import ClassVar
 from counterfoil.errors import CallerFault, Fault
 from counterfoil.surfaces import render
 from counterfoil.surfaces.base import Call, Meter, Outgoing, Request
-from counterfoil.surfaces.calls import splice_model
+from counterfoil.surfaces.calls import refused_call, splice_model
 
 EVENT_STREAM = "text/event-stream"
+
+UNKNOWN = "unknown"
+"""The name of the surfaces that only render errors."""
 
 Renderer = Callable[[Fault, str], bytes]
 
@@ -34,6 +37,10 @@ class JsonSurface:
     def peek(self, request: Request) -> Call:
         """Raises :class:`CallerFault`."""
         raise NotImplementedError
+
+    def refused(self, request: Request) -> Call:
+        """What a record may still say of a request that :meth:`peek` refused."""
+        return refused_call(request)
 
     def prepare(self, call: Call, model: str) -> Outgoing:
         """The client's bytes with the model exchanged."""
@@ -78,9 +85,9 @@ class UnknownSurface(JsonSurface):
     """Stands in where no surface is: it only renders errors."""
 
     def __init__(self, like: type[JsonSurface]) -> None:
-        super().__init__("unknown", "")
+        super().__init__(UNKNOWN, "")
         self.protocol = like.protocol
-        self._like = like("unknown", "")
+        self._like = like(UNKNOWN, "")
 
     def peek(self, request: Request) -> Call:
         """Always raises ``unsupported_endpoint``."""

@@ -17,10 +17,21 @@ from msgspec import Struct
 
 from counterfoil.errors import CallerFault
 from counterfoil.surfaces.base import Call, Outgoing, Request
-from counterfoil.surfaces.calls import checked_model, flag, identifier, json_body, model_of, splice_model, word
+from counterfoil.surfaces.calls import (
+    checked_model,
+    flag,
+    identifier,
+    json_body,
+    model_of,
+    refused_call,
+    splice_model,
+    word,
+)
 from counterfoil.surfaces.families import JsonSurface
 from counterfoil.wire.json_object import JsonObject
 from counterfoil.wire.multipart import Part, boundary_of, parts_of
+
+_FORM = "multipart/form-data"
 
 _TEXT_MAX = 1024
 """Bytes of a form value that is looked at; model names and flags are far shorter."""
@@ -40,12 +51,8 @@ class FormSurface(JsonSurface):
     def peek(self, request: Request) -> Call:
         """Raises :class:`CallerFault`."""
         content_type = request.headers.get(b"content-type", b"").decode("latin-1")
-        if content_type[:19].lower() == "multipart/form-data":
-            replayable = b'{"multipart":{"content_type":%b,"body_base64":"%b"}}' % (
-                msgspec.json.encode(content_type),
-                binascii.b2a_base64(request.body, newline=False),
-            )
-            return self._peek_form(request.body, content_type, replayable)
+        if content_type[:19].lower() == _FORM:
+            return self._peek_form(request.body, content_type, _wrapped(request.body, content_type))
         if content_type[:10].lower() == "multipart/":
             raise CallerFault("unsupported_media_type", "Send a form as multipart/form-data.")
         body, json_type = json_body(request)
@@ -53,6 +60,13 @@ class FormSurface(JsonSurface):
             form, content_type = _unwrap(body)
             return self._peek_form(form, content_type, request.body)
         return self.peek_json(body, json_type)
+
+    def refused(self, request: Request) -> Call:
+        """A refused form is kept as one that was taken: wrapped, so that it can be posted again."""
+        call = refused_call(request)
+        if call.content_type[:19].lower() != _FORM:
+            return call
+        return msgspec.structs.replace(call, replayable=_wrapped(request.body, call.content_type))
 
     def peek_json(self, body: JsonObject, content_type: str) -> Call:
         """A plain JSON request."""
@@ -97,6 +111,14 @@ class FormSurface(JsonSurface):
             return Outgoing(self.upstream_path, splice_model(call.body, (start, end), model), call.content_type)
         view = memoryview(call.body)
         return Outgoing(self.upstream_path, b"%b%b%b" % (view[:start], model.encode(), view[end:]), call.content_type)
+
+
+def _wrapped(form: bytes, content_type: str) -> bytes:
+    """The JSON object that stands for a form."""
+    return b'{"multipart":{"content_type":%b,"body_base64":"%b"}}' % (
+        msgspec.json.encode(content_type),
+        binascii.b2a_base64(form, newline=False),
+    )
 
 
 def _unwrap(body: JsonObject) -> tuple[bytes, str]:

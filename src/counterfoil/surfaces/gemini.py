@@ -6,7 +6,8 @@ that comes alone: the stream is over when it ends, and the frame with ``finishRe
 frame on every frame waits until the next with output comes or the stream ends (early Gemini models wrote
 ``finishReason`` in every frame; several candidates finish one after the other).
 
-The key may come as a query parameter. It is a secret of ours and goes neither upstream nor into the record.
+A ``key`` in the query is where Google's own clients once put it. Keys of ours are taken from headers only, so it is no
+way to ask; but whatever stands there is a secret, and goes neither upstream nor into the record.
 
 Source: Gemini API reference (GenerateContentResponse, UsageMetadata), read 2026-11.
 """
@@ -24,7 +25,7 @@ from msgspec import Struct
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.surfaces import metering
 from counterfoil.surfaces.base import Call, Meter, Outgoing, Request
-from counterfoil.surfaces.calls import checked_model, json_body, tags_of
+from counterfoil.surfaces.calls import checked_model, identifier, json_body, refused_call, tags_of
 from counterfoil.surfaces.families import EVENT_STREAM, GoogleSurface
 from counterfoil.surfaces.foreign import mapping, parse, sequence, text
 from counterfoil.surfaces.stream import LAST, MORE, PASS, StreamMeter, Verdict, telling
@@ -65,15 +66,24 @@ class GeminiSurface(GoogleSurface):
         name = found[3].replace("%2F", "/").replace("%2f", "/") if found else ""
         model = checked_model(f"tunedModels/{name}" if found and found[2] == "tunedModels" else name)
         body, content_type = json_body(request)
-        query = without_key(request.query)
-        path = quote(request.path, safe="/:@!$&'()*+,;=~")
         return Call(
-            endpoint=f"{path}?{query}" if query else path,
+            endpoint=_endpoint(request.path, without_key(request.query)),
             model=model,
             stream=self.method == "streamGenerateContent",
             body=body.body,
             content_type=content_type,
             tags=tags_of(body, "labels") if "labels" in body.values else None,
+        )
+
+    def refused(self, request: Request) -> Call:
+        """The model and whether it streams stand in the path, however odd the body is."""
+        found = _PATH.match(request.path)
+        query = without_key(request.query)
+        return msgspec.structs.replace(
+            refused_call(request),
+            endpoint=_endpoint(request.path, query),
+            model=identifier(found[3]) or "" if found else "",
+            stream=self.method == "streamGenerateContent",
         )
 
     def prepare(self, call: Call, model: str) -> Outgoing:
@@ -92,6 +102,12 @@ class GeminiSurface(GoogleSurface):
     def streams(self, call: Call, content_type: str) -> bool:
         """Event streams, and the JSON array of a stream without ``alt=sse``."""
         return content_type[:17].lower() == EVENT_STREAM or (call.stream and "json" in content_type)
+
+
+def _endpoint(path: str, query: str) -> str:
+    """The path to resubmit to, as a client writes it, with what the query says of the answer's form."""
+    path = quote(path, safe="/:@!$&'()*+,;=~")
+    return f"{path}?{query}" if query else path
 
 
 class GeminiMeter(StreamMeter):
