@@ -11,6 +11,7 @@ import itertools
 import os
 import random
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -105,6 +106,14 @@ async def serve(config: Config, folder: DataFolder) -> Host:
 
     board.start()
 
+    return Host(gateway, app, config.server, _stopper(board, ledger, library, reader, directory))
+
+
+def _stopper(
+    board: Board, ledger: Ledger, library: LedgerLibrary, reader: LedgerReader, directory: Directory
+) -> Callable[[], Awaitable[None]]:
+    """What a worker leaves in order, once its last call has settled."""
+
     async def stopped() -> None:
         board.stop()
         await ledger.close()
@@ -112,7 +121,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
         reader.close()
         directory.close()
 
-    return Host(gateway, app, config.server, stopped)
+    return stopped
 
 
 def price_book(config: Config, folder: DataFolder) -> PriceBook:
