@@ -25,8 +25,10 @@ from counterfoil.folder import DataFolder
 from counterfoil.gateway.board import Board
 from counterfoil.gateway.host import Host
 from counterfoil.gateway.playback import LedgerLibrary, Playback
+from counterfoil.gateway.repeats import Repeats
 from counterfoil.gateway.run import Gateway, Parts
 from counterfoil.ledger import books, reserve, tally
+from counterfoil.ledger.claims import Claims
 from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.recordings import Recordings
@@ -89,6 +91,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
         loop,
     )
     board = Board(gateway, ledger, folder.journal, loop)
+    gateway.repeats = make_repeats(config, folder, gateway, ledger, reader)
     app = build_api(
         ControlParts(
             reader=reader,
@@ -106,22 +109,37 @@ async def serve(config: Config, folder: DataFolder) -> Host:
 
     board.start()
 
-    return Host(gateway, app, config.server, _stopper(board, ledger, library, reader, directory))
+    return Host(gateway, app, config.server, _stopper(board, gateway.repeats, ledger, library, reader, directory))
 
 
 def _stopper(
-    board: Board, ledger: Ledger, library: LedgerLibrary, reader: LedgerReader, directory: Directory
+    board: Board, repeats: Repeats, ledger: Ledger, library: LedgerLibrary, reader: LedgerReader, directory: Directory
 ) -> Callable[[], Awaitable[None]]:
     """What a worker leaves in order, once its last call has settled."""
 
     async def stopped() -> None:
         board.stop()
+        await repeats.close()
         await ledger.close()
         library.close()
         reader.close()
         directory.close()
 
     return stopped
+
+
+def make_repeats(config: Config, folder: DataFolder, gateway: Gateway, ledger: Ledger, reader: LedgerReader) -> Repeats:
+    """The idempotency keys of this worker. Raises :class:`ConfigError` when their table cannot be opened."""
+    keep_ms = config.idempotency.keep_hours * 3_600_000
+
+    def has_record(request_id: str) -> bool:
+        return reader.find(None, request_id) is not None
+
+    try:
+        claims = Claims(folder, ledger.writer_number, config.ledger.durability, keep_ms, has_record)
+    except GatewayFault as error:
+        raise ConfigError(f"{error.message} Look at idempotency.db in {folder.root}.") from error
+    return Repeats(gateway, ledger, reader, claims, _wall_ms, config.idempotency.wait_seconds)
 
 
 def price_book(config: Config, folder: DataFolder) -> PriceBook:

@@ -84,6 +84,8 @@ class CallerFault(Fault):
         "method_not_allowed": Kind(405, False, "This endpoint takes POST only."),
         "no_recording": Kind(404, False, "No recording answers this request, and playback is strict."),
         "idempotency_conflict": Kind(409, False, "This idempotency key was used with a different request."),
+        "idempotency_in_progress": Kind(409, True, "The first call with this idempotency key has not ended yet."),
+        "idempotency_unavailable": Kind(409, False, "The answer to this idempotency key was given and is not kept."),
         "base_url_refused": Kind(
             403, False, "The host of the team's own base_url has no address that this gateway may connect to."
         ),

@@ -6,6 +6,7 @@
     ├── VERSION                 the format's number; a newer one is refused, never guessed at
     ├── lock                    held (flock) by every process of one running gateway, inherited by its workers
     ├── control.db              teams, apps, keys, provider keys
+    ├── idempotency.db          which call an idempotency key stands for; from the first key on (and its .lock)
     ├── ledger.db               records, sealed bodies, chain, checkpoints
     ├── playback.db             recordings by match key, where playback is used; derived
     ├── books/                  every price book a record refers to, by content hash

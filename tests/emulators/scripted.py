@@ -1,8 +1,9 @@
 """An upstream that does exactly what a test tells it, misbehaviour first of all.
 
 A script is a list of steps played for each request once its body has arrived (or, with ``early=True``, as soon as the
-head has): :class:`Send` bytes, :class:`Wait`, :class:`Close` in order, :class:`Reset` without it, :class:`Hang` until
-the peer leaves. It runs on its own thread and loop, so tests stay plain functions.
+head has): :class:`Send` bytes, :class:`Wait` for a time or :class:`Until` the test says so, :class:`Close` in order,
+:class:`Reset` without it, :class:`Hang` until the peer leaves. It runs on its own thread and loop, so tests stay plain
+functions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
+
+UNTIL_SECONDS_MAX = 30
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,13 @@ class Wait:
 
 
 @dataclass(frozen=True)
+class Until:
+    """Nothing until a test says so."""
+
+    event: threading.Event
+
+
+@dataclass(frozen=True)
 class Close:
     """FIN."""
 
@@ -48,7 +58,7 @@ class Hang:
     """Silence until the peer closes; :attr:`ScriptedUpstream.hung_up` counts those."""
 
 
-Step = Send | Wait | Close | Reset | Hang
+Step = Send | Wait | Until | Close | Reset | Hang
 
 
 @dataclass
@@ -188,6 +198,8 @@ class ScriptedUpstream:
                 await writer.drain()
             case Wait(seconds):
                 await asyncio.sleep(seconds)
+            case Until(event):
+                await asyncio.to_thread(event.wait, UNTIL_SECONDS_MAX)
             case Close():
                 writer.close()
                 return False

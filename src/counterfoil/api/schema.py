@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from counterfoil.api import content
 from counterfoil.record.charge import Line
-from counterfoil.record.record import Attempt, CaptureInfo, CaptureState, Chain, Record
+from counterfoil.record.record import Attempt, CaptureInfo, CaptureState, Chain, Idempotency, Record
 from counterfoil.record.usage import Usage
 
 REF: Final = "#/components/schemas/{name}"
@@ -109,6 +109,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "book": "The content hash of the price book the lines were made with.",
         "schema": "The number of this record's format.",
         "playback_of": "The record whose recorded answer was played; present only when a recording answered.",
+        "idempotency": "What an idempotency key did for this call; absent without one.",
         "capture": "What was kept of the bodies.",
         "chain": "The record's place in its writer's hash chain.",
         "replay_supported": "True exactly when replay_request is present: a non-empty object this reader may see.",
@@ -129,6 +130,12 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "meters": "What is billed beside tokens: requests, images, characters, pages, web_searches, input_audio_ms, "
         "output_audio_ms and others.",
         "source": "reported by the provider, estimated by us, partial, or absent.",
+    },
+    "Idempotency": {
+        "key": "The client's key; null where the capture policy keeps no details.",
+        "repeat_of": "The generation whose answer was given again. This call cost nothing and reached no provider.",
+        "retry_of": "The generation before this one with the same key, which ended nobody knows how: both may have "
+        "been paid for.",
     },
     "Line": {
         "meter": "What was counted.",
@@ -176,6 +183,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
 _STRUCTS: Final[dict[str, type[Struct]]] = {
     "GenerationRecord": GenerationRecord,
     "Usage": Usage,
+    "Idempotency": Idempotency,
     "Line": Line,
     "Attempt": Attempt,
     "CaptureNow": CaptureNow,

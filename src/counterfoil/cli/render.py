@@ -163,6 +163,7 @@ def _what(value: dict[str, Any]) -> Text:
     mode = "streamed" if value["stream"] else "in one piece"
     said = _text(f"{value['model_id']} · {value['endpoint']} · {mode}")
     asked, native = value.get("requested_model"), value.get("native_model")
+    keyed: dict[str, Any] = value.get("idempotency", {})
     rest = _joined(
         ("asked for as", asked if asked != value["model_id"] else None),
         ("answered as", native if native and not value["model_id"].endswith(f"/{native}") else None),
@@ -170,6 +171,8 @@ def _what(value: dict[str, Any]) -> Text:
         ("provider's id", value["native_response_id"]),
         ("with", "the team's own provider key" if value["byok"] else None),
         ("a rerun of", value.get("replay_of")),
+        ("by its idempotency key a repeat of", keyed.get("repeat_of")),
+        ("by its idempotency key tried again after", keyed.get("retry_of")),
     )
     return said.append_text(_text(" · ")).append_text(rest) if rest.plain else said
 

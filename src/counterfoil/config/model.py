@@ -138,6 +138,15 @@ class PlaybackConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0
 
 
+class IdempotencyConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Requests with an Idempotency-Key."""
+
+    keep_hours: Annotated[int, Meta(ge=1, le=720, description="How long a key stands for its first request.")] = 24
+    wait_seconds: Annotated[
+        Seconds, Meta(description="How long a repeat waits for the first call's end in another worker; beyond it 409.")
+    ] = 300
+
+
 class LedgerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How durable the ledger is before an answer ends."""
 
@@ -220,6 +229,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         PlaybackConfig()
     )
     ledger: Annotated[LedgerConfig, Meta(description="How durable the ledger is.")] = LedgerConfig()
+    idempotency: Annotated[IdempotencyConfig, Meta(description="Requests with an Idempotency-Key.")] = (
+        IdempotencyConfig()
+    )
     byok: Annotated[ByokConfig, Meta(description="Where teams may send their own provider keys.")] = field(
         default_factory=ByokConfig
     )

@@ -18,6 +18,7 @@ _SECTIONS: Final = (
     ("CaptureConfig", "capture."),
     ("ByokConfig", "byok."),
     ("PlaybackConfig", "playback."),
+    ("IdempotencyConfig", "idempotency."),
     ("LedgerConfig", "ledger."),
     ("Limits", "limits."),
     ("ServerConfig", "server."),

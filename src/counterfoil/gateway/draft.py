@@ -14,13 +14,14 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 
-from msgspec import UNSET
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from counterfoil.errors import Fault
 from counterfoil.gateway.relay import Relay, Way
 from counterfoil.pricing.charging import total
 from counterfoil.record.charge import NOTHING_SERVED, Charge
-from counterfoil.record.record import Attempt, CapturePolicy, PlaybackMode, Record
+from counterfoil.record.record import Attempt, CapturePolicy, Idempotency, PlaybackMode, Record
 from counterfoil.record.usage import UsageSource
 from counterfoil.routing.plan import Target
 from counterfoil.surfaces.base import Call, Reading
@@ -59,6 +60,7 @@ class Draft:
         "call",
         "charges",
         "endpoint",
+        "idempotency",
         "intent_ns",
         "kept",
         "key_id",
@@ -85,6 +87,7 @@ class Draft:
         self.app_id: str | None = None
         self.session_id: str | None = None
         self.replay_of: str | None = None
+        self.idempotency: Idempotency | UnsetType = UNSET
         self.policy = CapturePolicy.FULL
         self.kept: tuple[tuple[bytes, bytes], ...] = ()  # headers that are captured with the body
         self.playback: PlaybackMode | None = None  # whether a recording may answer
@@ -203,4 +206,10 @@ def record_of(
         tags=call.tags if call is not None and call.tags and details else UNSET,
         book=draft.book,
         playback_of=draft.playback_of or UNSET,
+        idempotency=draft.idempotency if details else _without_key(draft.idempotency),
     )
+
+
+def _without_key(idempotency: Idempotency | UnsetType) -> Idempotency | UnsetType:
+    """For a policy that keeps no details: what the key did, and not the key, which is the client's own text."""
+    return idempotency if idempotency is UNSET else msgspec.structs.replace(idempotency, key=None)

@@ -13,7 +13,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
 
+from msgspec import UNSET, UnsetType
+
 from counterfoil.errors import Fault
+from counterfoil.record.record import Idempotency
 from counterfoil.surfaces.base import Surface
 from counterfoil.tenancy.principal import Principal
 from counterfoil.wire.http1 import CRLF, LAST_CHUNK, STATUS_LINES
@@ -34,6 +37,10 @@ class Listener(Protocol):
 
 class Exchange:
     """A request, complete or refused (``fault``), and the way back. Also plays uvicorn's *cycle* for its protocol."""
+
+    # What only the calls behind an idempotency key have (``keyed``); for all others these two are nobody's.
+    request_id: str | None = None
+    idempotency: Idempotency | UnsetType = UNSET
 
     __slots__ = (
         "_chunked",

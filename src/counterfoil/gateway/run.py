@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
@@ -40,7 +40,7 @@ from counterfoil.ledger.settlement import NO_SLOT, Intent, Settlement
 from counterfoil.pricing.book import PriceBook
 from counterfoil.providers.addresses import TeamAddresses
 from counterfoil.providers.classify import fault_of
-from counterfoil.providers.provider import Provider, at_team_address
+from counterfoil.providers.provider import Provider, TeamProviders
 from counterfoil.record.charge import PLAYED, Charge
 from counterfoil.record.ids import IdSource
 from counterfoil.record.record import CapturePolicy, CaptureState, Record
@@ -51,8 +51,13 @@ from counterfoil.tenancy.directory import Directory
 from counterfoil.tenancy.names import ALL_TEAMS
 from counterfoil.tenancy.principal import KeyRefused
 
+if TYPE_CHECKING:
+    from counterfoil.gateway.repeats import Repeats
+
 SWEEP_SECONDS = 0.2
 """How often deadlines are looked at: the precision of every timeout, and far below any that makes sense."""
+
+IDEMPOTENCY_KEY: Final = b"idempotency-key"
 
 _CAPTURE_HEADER = policy.HEADER.encode()
 _UNSEEN: Any = object()
@@ -61,10 +66,6 @@ _NOTHING_READ = Reading(complete=False)
 
 PATHS_MAX = 4096
 """Paths whose surface is remembered. Gemini's hold the model's name, so they come from clients: bounded."""
-
-
-TEAM_PROVIDERS_MAX: Final = 4096
-"""Addresses of teams that are kept computed; beyond it all are computed anew."""
 
 
 class Counters(Struct):
@@ -110,6 +111,7 @@ class Gateway:
         self.authenticate = parts.directory.authenticate
         self.counters = Counters()
         self.stopping = False
+        self.repeats: Repeats | None = None
         self.pool = Pool(loop, loop.time, Guard(parts.team_addresses, loop.getaddrinfo))
         self._parts = parts
         self._loop = loop
@@ -118,7 +120,7 @@ class Gateway:
         self._connections: set[ServerProtocol] = set()
         self._per_client: dict[str, int] = {}
         self._paths: dict[bytes, Surface | None] = {}
-        self._team_providers: dict[tuple[str, str], Provider] = {}
+        self._at_team_address = TeamProviders(parts.team_ca_file).at
         self._sweeper: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None  # while stopping: resolves when the last story ends
 
@@ -126,7 +128,10 @@ class Gateway:
 
     async def run(self, exchange: Exchange) -> None:
         """Serve one request from admission to its last byte."""
-        draft = self._draft(exchange)
+        if IDEMPOTENCY_KEY in exchange.headers and self.repeats is not None:
+            await self.repeats.serve(exchange)  # which comes back here, without the key
+            return
+        draft = self.draft_of(exchange)
         if draft is None:
             self._turn_away(exchange)
             return
@@ -160,7 +165,7 @@ class Gateway:
         if exchange.started:
             exchange.abort()
         else:
-            self._answer_fault(exchange, fault, draft.request_id, [])
+            self.answer_fault(exchange, fault, draft.request_id, [])
 
     def _admit(self, exchange: Exchange, draft: Draft) -> tuple[Call, tuple[Target, ...]]:
         """What is asked, and who may serve it: nobody (yet) when a recording may answer.
@@ -285,16 +290,6 @@ class Gateway:
         await relay.done
         return relay
 
-    def _at_team_address(self, provider: Provider, base_url: str) -> Provider:
-        """``provider`` at the address that the team wrote beside its key."""
-        known = self._team_providers.get((provider.name, base_url))
-        if known is None:
-            if len(self._team_providers) >= TEAM_PROVIDERS_MAX:
-                self._team_providers.clear()
-            known = at_team_address(provider, base_url, self._parts.team_ca_file)
-            self._team_providers[provider.name, base_url] = known
-        return known
-
     def _relay(self, exchange: Exchange, draft: Draft, call: Call, provider: Provider) -> Relay:
         return Relay(
             exchange,
@@ -361,7 +356,7 @@ class Gateway:
         elif relay.begun:
             relay.break_off(exchange.surface.render_stream_error(fault, draft.request_id))
         else:
-            self._answer_fault(exchange, fault, draft.request_id, _retry_after(relay))
+            self.answer_fault(exchange, fault, draft.request_id, _retry_after(relay))
 
     async def _settle_refusal(self, exchange: Exchange, draft: Draft, fault: Fault) -> None:
         """Record a call that no provider answered, then say so. Without a ledger the answer is all there is."""
@@ -373,7 +368,7 @@ class Gateway:
             self.counters.refused += 1
         else:
             self.counters.settled += 1
-        self._answer_fault(exchange, fault, draft.request_id, [])
+        self.answer_fault(exchange, fault, draft.request_id, [])
 
     def _refusal_record(self, exchange: Exchange, draft: Draft, fault: Fault) -> Record:
         status = 499 if exchange.disconnected else fault.status
@@ -443,9 +438,9 @@ class Gateway:
         """No key that is known here: an answer, no record."""
         self.counters.unrecorded += 1
         fault = exchange.fault or CallerFault("unauthorized")
-        self._answer_fault(exchange, fault, self._parts.ids.next(), [])
+        self.answer_fault(exchange, fault, self._parts.ids.next(), [])
 
-    def _answer_fault(self, exchange: Exchange, fault: Fault, request_id: str, lines: list[bytes]) -> None:
+    def answer_fault(self, exchange: Exchange, fault: Fault, request_id: str, lines: list[bytes]) -> None:
         media_type, body = exchange.surface.render_error(fault, request_id)
         fields = [b"content-type: %b\r\n" % media_type.encode(), *lines]
         if request_id:
@@ -523,7 +518,7 @@ class Gateway:
 
     # Inside.
 
-    def _draft(self, exchange: Exchange) -> Draft | None:
+    def draft_of(self, exchange: Exchange) -> Draft | None:
         """The beginning of a record, or None when nobody known asks (an expired or revoked key is known)."""
         principal, fault = exchange.principal, exchange.fault
         if principal is not None:
@@ -534,7 +529,9 @@ class Gateway:
             return None
         if team_id == ALL_TEAMS:
             return None
-        draft = Draft(self._parts.ids.next(), team_id, key_id, exchange.path, exchange.arrived_ms, exchange.arrived_ns)
+        request_id = exchange.request_id or self._parts.ids.next()
+        draft = Draft(request_id, team_id, key_id, exchange.path, exchange.arrived_ms, exchange.arrived_ns)
+        draft.idempotency = exchange.idempotency
         headers = exchange.headers
         draft.policy = self._parts.capture_default
         if principal is not None:

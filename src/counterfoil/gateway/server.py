@@ -40,7 +40,17 @@ LINGER_SECONDS = 2.0
 LINGER_BYTES_MAX = 64 * 1024 * 1024
 
 _KEY_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
-_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type", *_KEY_HEADERS})
+_ONCE = frozenset(
+    {
+        b"idempotency-key",
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"authorization",
+        b"content-type",
+        *_KEY_HEADERS,
+    }
+)
 """Headers whose second appearance makes a request ambiguous: two readers could each believe another one."""
 
 

@@ -169,6 +169,11 @@ class Ledger:
     # What others ask.
 
     @property
+    def writer_number(self) -> int:
+        """Which of the gateway's writers this is; no two that live have the same."""
+        return self._log.number
+
+    @property
     def healthy(self) -> bool:
         """Whether calls are taken."""
         return self._writer.refusal is None

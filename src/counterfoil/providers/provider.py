@@ -64,6 +64,10 @@ _EVERYTHING = frozenset[str]().union(*(family.surfaces for family in FAMILIES.va
 refusing what they have would cost their operators a line of configuration, and what they lack gives their own 404."""
 
 
+TEAM_PROVIDERS_MAX = 4096
+"""Addresses of teams that are kept computed; beyond it all are computed anew."""
+
+
 class Origin(Struct, frozen=True):
     """Where connections go. Equal origins share a pool."""
 
@@ -119,6 +123,23 @@ def at_team_address(provider: Provider, base_url: str, ca_file: str | None) -> P
         credential=b"",
         fields=family.fields,
     )
+
+
+class TeamProviders:
+    """Providers at teams' own addresses, computed once. ``ca_file`` is trusted there instead of the system's."""
+
+    def __init__(self, ca_file: str | None) -> None:
+        self._ca_file = ca_file
+        self._known: dict[tuple[str, str], Provider] = {}
+
+    def at(self, provider: Provider, base_url: str) -> Provider:
+        """``provider`` at ``base_url``."""
+        known = self._known.get((provider.name, base_url))
+        if known is None:
+            if len(self._known) >= TEAM_PROVIDERS_MAX:
+                self._known.clear()
+            known = self._known[provider.name, base_url] = at_team_address(provider, base_url, self._ca_file)
+        return known
 
 
 def credential_line(family: str, key: str) -> bytes:

@@ -72,6 +72,18 @@ class Attempt(Struct, frozen=True, kw_only=True):
     service_tier: str | UnsetType = UNSET
 
 
+class Idempotency(Struct, frozen=True, kw_only=True):
+    """What an idempotency key did for a call. ``key`` is null where the capture policy keeps no details.
+
+    ``repeat_of`` is the generation whose answer was given again; ``retry_of`` the one before that ended nobody knows
+    how, so that both may have been paid for.
+    """
+
+    key: str | None
+    repeat_of: str | None = None
+    retry_of: str | None = None
+
+
 class Record(Struct, frozen=True, kw_only=True):
     """Everything known about one generation when it was settled. Field order is the canonical order: append only."""
 
@@ -115,6 +127,7 @@ class Record(Struct, frozen=True, kw_only=True):
     book: str | None = None
     schema: int = SCHEMA_VERSION
     playback_of: str | UnsetType = UNSET
+    idempotency: Idempotency | UnsetType = UNSET
 
 
 class CaptureInfo(Struct, frozen=True, kw_only=True):
