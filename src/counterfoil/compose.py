@@ -83,7 +83,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
             capture_bytes_max=config.capture.body_bytes_max,
             find_surface=registry.find,
             unknown_surface=registry.unknown,
-            is_control=lambda path: path.startswith(tuple(control)),
+            is_control=lambda path: path.startswith(tuple(control)) and not registry.is_google(path),
             playback=Playback(library, pointers(",".join(config.playback.ignore)), config.playback.speed),
             team_addresses=team_addresses,
             team_ca_file=str(byok.ca_file) if byok.ca_file is not None else None,
@@ -177,12 +177,17 @@ def models_of(routes: Routes, book: PriceBook, principal: Principal) -> list[dic
     listed: dict[str, dict[str, Any]] = {}
     for name, alias in routes.aliases().items():
         targets = [target.model_id for target in alias.targets]
-        listed[name] = {"id": name, "object": "model", "created": 0, "owned_by": "alias", "targets": targets}
+        protocols = sorted({target.provider.family for target in alias.targets})
+        listed[name] = _model(name, "alias", *protocols) | {"targets": targets}
     for provider in routes.providers().values():
         for model in book.lists.models(provider.prices):
             model_id = f"{provider.name}/{model}"
-            listed[model_id] = {"id": model_id, "object": "model", "created": 0, "owned_by": provider.name}
+            listed[model_id] = _model(model_id, provider.name, provider.family)
     return list(listed.values())
+
+
+def _model(name: str, owner: str, *protocols: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner, "protocols": protocols}
 
 
 def health_of(gateway: Gateway, ledger: Ledger) -> Health:

@@ -257,6 +257,14 @@ def test_models_are_listed_as_openai_clients_expect(plane: ControlPlane, keys: d
     assert plane.get("/v1/models").status == 401
 
 
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v1/generations?id=", "/v1/models", "/nothing"])
+def test_head_is_answered_as_get_without_a_body(plane: ControlPlane, keys: dict[str, str], path: str) -> None:
+    """What a load balancer or a crawler probes with HEAD says the same as with GET."""
+    got, probed = plane.get(path, keys["owner"]), plane.get(path, keys["owner"], method="HEAD")
+    assert (probed.status, probed.body) == (got.status, b"")
+    assert probed.headers == got.headers
+
+
 def test_health_needs_no_key(plane: ControlPlane) -> None:
     """Live and ready answer anybody, and give the account: calls, commits, signatures, disk."""
     for check in ("live", "ready"):
@@ -312,7 +320,8 @@ def test_the_router_refuses_in_the_same_shape(
 ) -> None:
     """What no endpoint takes is refused as everything else is."""
     answer = plane.get(target, method=method)
-    assert (answer.status, answer.json) == (status, {"ok": False, "error": error})
+    said = {"message": "GET /docs lists every path there is."} if status == 404 else {}
+    assert (answer.status, answer.json) == (status, {"ok": False, "error": error, **said})
     assert answer.headers["cache-control"] == "no-store"
     assert ("allow" in answer.headers) is (status == 405)
 

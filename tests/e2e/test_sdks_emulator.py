@@ -268,9 +268,33 @@ def test_a_wrong_key_is_an_sdk_error(gateway: Gateway) -> None:
         client.chat.completions.create(model=CHAT, messages=user("hello"))
 
 
-def test_models_are_listed(openai_client: openai.OpenAI) -> None:
-    """The SDK's list of models has the configured alias."""
+def test_models_are_listed(
+    openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic, google_client: genai.Client
+) -> None:
+    """Each SDK's own list has what it can call, and each can ask for one of them."""
     assert "fast" in [model.id for model in openai_client.models.list()]
+    assert openai_client.models.retrieve("fast").object == "model"
+    assert "fast" in [model.id for model in anthropic_client.models.list(limit=5)]
+    assert anthropic_client.models.retrieve(CHAT).display_name == CHAT
+    names = [model.name for model in google_client.models.list()]
+    assert names
+    assert all(str(name).startswith("models/google/") for name in names)
+    bare = str(names[0]).removeprefix("models/google/")
+    assert google_client.models.get(model=bare).name == names[0]
+
+
+def test_what_is_not_served_is_an_sdk_error_with_a_message(
+    openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic, google_client: genai.Client
+) -> None:
+    """Files, batches and stored responses: 404, and a person can read why."""
+    with pytest.raises(openai.NotFoundError, match="no such endpoint"):
+        openai_client.files.list()
+    with pytest.raises(openai.NotFoundError, match="no such endpoint"):
+        openai_client.responses.retrieve("resp_1")
+    with pytest.raises(anthropic.NotFoundError, match="no such endpoint"):
+        anthropic_client.messages.batches.list()
+    with pytest.raises(genai.errors.ClientError, match="no such endpoint"):
+        list(google_client.files.list())
 
 
 def test_an_alias_is_recorded_as_what_it_stands_for(gateway: Gateway, openai_client: openai.OpenAI) -> None:

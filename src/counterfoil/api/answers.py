@@ -96,7 +96,8 @@ async def on_http_error(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 400
     code = _BY_STATUS.get(status, "invalid_request" if status < 500 else "internal")
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    return refusal(code, headers)
+    said = "GET /docs lists every path there is." if code == "no_such_endpoint" else None
+    return refusal(code, headers, message=said)
 
 
 async def on_invalid(_: Request, error: Exception) -> Response:
@@ -110,6 +111,18 @@ async def on_invalid(_: Request, error: Exception) -> Response:
 async def on_bug(_: Request, __: Exception) -> Response:
     """Answer an error nobody foresaw, without a word of its insides; the server logs it."""
     return refusal("internal")
+
+
+class Heads:
+    """Answers HEAD, which probes like to send, as GET; the server leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
 
 
 class NoStore:

@@ -35,6 +35,7 @@ from counterfoil.api import (
 )
 from counterfoil.api.parts import ControlParts
 from counterfoil.errors import Fault
+from counterfoil.surfaces import registry
 from counterfoil.tenancy.names import ALL_TEAMS
 
 BODY_BYTES_MAX: Final = 8 << 20
@@ -91,15 +92,16 @@ def build(parts: ControlParts) -> FastAPI:
     app.include_router(pricing.router(parts.book, lambda request: _payer(parts, request)))
     app.include_router(status.router(parts.health, parts.metrics))
     _document(app)
+    app.add_middleware(answers.Heads)  # the last one added is the first one passed
     return app
 
 
 def prefixes(app: FastAPI) -> frozenset[str]:
-    """The first two segments of every path of ``app`` under ``/v1``; any other path there is a call gone astray.
+    """The first two segments of every path of ``app`` under ``/v1…``; any other path there is a call gone astray.
 
     Read from the routes and not from the document, which takes a tenth of a start to make and which few ask for.
     """
-    return frozenset("/".join(path.split("/")[:3]) for path in _paths(app.routes) if path.startswith("/v1/"))
+    return frozenset("/".join(path.split("/")[:3]) for path in _paths(app.routes) if path.startswith("/v1"))
 
 
 def _paths(routes: Sequence[BaseRoute]) -> Iterator[str]:
@@ -137,7 +139,7 @@ def _document(app: FastAPI) -> None:
         return JSONResponse(openapi())
 
     def docs(_: Request) -> Response:
-        return HTMLResponse(pages.page(openapi()), headers=_PAGE_HEADERS)
+        return HTMLResponse(pages.page(openapi(), registry.served()), headers=_PAGE_HEADERS)
 
     app.openapi = openapi
     app.add_route("/openapi.json", document, methods=["GET"], include_in_schema=False)

@@ -6,7 +6,7 @@ auditor does not want; this one is made here from the same document, without a s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any, Final
 
@@ -26,8 +26,8 @@ td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px s
 """
 
 
-def page(document: dict[str, Any]) -> str:
-    """The page for an OpenAPI document."""
+def page(document: dict[str, Any], calls: Sequence[tuple[str, str]] = ()) -> str:
+    """The page for an OpenAPI document, and for the ``calls``: paths whose bodies are a provider's own, by protocol."""
     info = document["info"]
     return "".join(
         [
@@ -37,12 +37,25 @@ def page(document: dict[str, Any]) -> str:
             f"<h1>{escape(info['title'])} <span class=soft>{escape(info['version'])}</span></h1>",
             f"<p>{escape(info.get('description', ''))}</p>",
             '<p>The same for programs: <a href="/openapi.json">/openapi.json</a></p>',
+            *_calls(calls),
             *_operations(document),
             "<h2 id=schemas>Schemas</h2>",
             *(_schema(name, schema) for name, schema in sorted(_schemas(document).items())),
             "</body></html>",
         ]
     )
+
+
+def _calls(calls: Sequence[tuple[str, str]]) -> Iterator[str]:
+    if not calls:
+        return
+    yield "<h2>Calls</h2><p>Bodies and answers are the provider's own. The record of a call is under the id in the "
+    yield "answer's header <code>x-request-id</code>.</p>"
+    rows = [
+        (f"<span class=method>POST</span> <span class=path>{escape(path)}</span>", escape(protocol.capitalize()))
+        for path, protocol in calls
+    ]
+    yield _table(("path", "protocol"), rows)
 
 
 def _schemas(document: dict[str, Any]) -> dict[str, Any]:

@@ -92,8 +92,15 @@ def doctor(
     marks = {State.GOOD: "ok", State.WARNING: "!!", State.PROBLEM: "XX"}
     width = max(len(finding.check) for finding in found)
     output.lines(*(f"{marks[one.state]}  {one.check:<{width}}  {output.cell(one.said)}" for one in found))
-    output.lines("", f"{bad} problem(s)." if bad else "Everything is in order.")
+    output.lines("", _verdict(bad, sum(finding.state is State.WARNING for finding in found)))
     return int(bad > 0)
+
+
+def _verdict(problems: int, warnings: int) -> str:
+    said = [f"{number} {name}{'s' * (number != 1)}" for number, name in ((problems, "problem"), (warnings, "warning"))]
+    if problems:
+        return f"{' and '.join(said)}." if warnings else f"{said[0]}."
+    return f"No problem, {said[1]}." if warnings else "Everything is in order."
 
 
 def examine_remote(remote: Remote) -> Iterator[Finding]:

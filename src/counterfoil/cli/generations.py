@@ -104,9 +104,13 @@ def export(
     output_file: Annotated[
         Path | None, Parameter(name=("--output", "-o"), help="Write to this file instead of the standard output.")
     ] = None,
+    as_json: Annotated[
+        bool, Parameter(name="--json", help="JSON lines, which are written anyway.", negative=(), show_default=False)
+    ] = True,
     source: Source = LOCAL,
 ) -> None:
     """Write every record as a JSON line, newest first, then a manifest with their number and SHA-256."""
+    del as_json  # taken like everywhere else; there is no other form
     if output_file is None:
         with records.opened(source) as ledger:
             for line in _exported(ledger, selection):

@@ -176,7 +176,7 @@ def _show_comparison(comparison: Comparison, digest: str, *, as_json: bool) -> N
                 "records": sums.records,
                 "charged": _amount(sums.charged_nanos, sums.charged_unpriced),
                 "would cost": _amount(sums.repriced_nanos, sums.repriced_unpriced),
-                "difference": dollars(sums.difference_nanos),
+                "difference": _difference(sums),
             }
             for name, sums in sorted(by.items())
         ]
@@ -184,7 +184,17 @@ def _show_comparison(comparison: Comparison, digest: str, *, as_json: bool) -> N
 
 
 def _amount(nanos: int, unpriced: int) -> str:
-    return f"at least {dollars(nanos)} ({unpriced} not wholly priced)" if unpriced else dollars(nanos)
+    if not unpriced:
+        return dollars(nanos)
+    return f"{f'at least {dollars(nanos)}' if nanos else 'unknown'} ({unpriced} not wholly priced)"
+
+
+def _difference(sums: Sums) -> str:
+    """Of what has a price on both sides nothing is left to say when neither has one."""
+    if not (sums.charged_unpriced or sums.repriced_unpriced):
+        return dollars(sums.difference_nanos)
+    priced = sums.charged_nanos or sums.repriced_nanos
+    return f"{dollars(sums.difference_nanos)} of what is priced" if priced else "unknown"
 
 
 def _price_problems(folder: DataFolder) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from counterfoil.config.check import check
 from counterfoil.config.known import KNOWN_PROVIDERS, KnownProvider
-from counterfoil.config.model import DEFAULT_DATA, Config, RouteConfig, TargetConfig
+from counterfoil.config.model import DEFAULT_DATA, Config, ProviderConfig, RouteConfig, TargetConfig
 from counterfoil.config.shape import Fitter, Spelling
 from counterfoil.config.tree import Branch, Leaf, Node, Origin, Sequence, fault, from_values, from_yaml, overlay
 from counterfoil.config.variables import CONFIG, layer
@@ -24,6 +24,7 @@ from counterfoil.errors import ConfigError
 
 DEFAULT_FILE = Path("counterfoil.yaml")
 FILE_BYTES_MAX = 4 << 20
+_PROVIDER_KEYS = frozenset(ProviderConfig.__struct_fields__)
 
 
 def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Config:
@@ -129,6 +130,8 @@ def _provider(name: str, node: Node, timeouts: Node | None, environ: Mapping[str
         node = Branch({}, node.origin)
     if not isinstance(node, Branch):
         return node
+    if any(key not in _PROVIDER_KEYS for key in node.entries):
+        return node  # a misspelt key is named as such, not as the one that is missing because of it
     known = KNOWN_PROVIDERS.get(name)
     implied: dict[str, Node] = {"prices": Leaf((known and known.prices) or name, node.origin, quoted=True)}
     if known is not None:

@@ -42,6 +42,17 @@ UNKNOWN_GOOGLE: Surface = UnknownSurface(GoogleSurface)
 _GOOGLE_PREFIXES = ("/v1beta/", "/v1beta1/", "/v1/models/", "/v1/tunedModels/")
 
 
+def served() -> list[tuple[str, str]]:
+    """Every path that takes calls, and the protocol it speaks."""
+    fixed = [(path, surface.protocol) for path, surface in _FIXED.items()]
+    return [*fixed, *((f"/v1beta/models/{{model}}:{method}", surface.protocol) for method, surface in _GEMINI.items())]
+
+
+def is_google(path: str) -> bool:
+    """Whether ``path`` can only be a method of Gemini's, one that we serve or not."""
+    return path.startswith(("/v1beta/", "/v1beta1/")) and ":" in path
+
+
 def find(path: str) -> Surface | None:
     """The surface at ``path`` (decoded, without the query), or None."""
     surface = _FIXED.get(path)

@@ -36,6 +36,16 @@ MISTAKES = [
         "c.yaml:6: providers.local.api_kye: unknown key; did you mean api_key?",
         id="unknown nested key",
     ),
+    pytest.param(
+        "providers:\n  openai: {api_ky: x}\n",
+        "c.yaml:2: providers.openai.api_ky: unknown key; did you mean api_key?",
+        id="misspelt key of a provider that needs one",
+    ),
+    pytest.param(
+        "providers:\n  local:\n    typ: openai\n    base_url: http://h/v1\n",
+        "c.yaml:3: providers.local.typ: unknown key; did you mean type?",
+        id="misspelt type",
+    ),
     pytest.param("zzzz: 1\n", "c.yaml:1: zzzz: unknown key; known here: data, host, port", id="unknown and far off"),
     pytest.param(
         "port: http\n", "c.yaml:1: port: expected a whole number, at least 0 and at most 65,535, got 'http'", id="word"
