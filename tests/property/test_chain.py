@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +27,8 @@ from counterfoil.ledger.packing import Unpacker
 from emulators.control import request_id, settlement
 from emulators.ledgers import opened, settle_all, verified
 
-EXAMPLES = int(os.environ.get("COUNTERFOIL_TAMPER_EXAMPLES", "120"))
+EXAMPLES = int(os.environ.get("COUNTERFOIL_TAMPER_EXAMPLES", "60"))
+TAMPERINGS = int(os.environ.get("COUNTERFOIL_TAMPER_EXAMPLES", "10000"))
 
 TABLES = ("generations", "bodies", "erasures", "data_keys", "checkpoints", "indexed", "by_team", "by_time", "by_value")
 
@@ -38,9 +40,9 @@ _many = settings(
 
 
 class Good:
-    """A good ledger, what it says, an older copy of it, and where its checkpoints are kept a second time."""
+    """A good ledger, what it says, older copies of it, and where its checkpoints are kept a second time."""
 
-    def __init__(self, folder: DataFolder, older: bytes, witness: Path) -> None:
+    def __init__(self, folder: DataFolder, older: list[bytes], witness: Path) -> None:
         self.folder = folder
         self.older = older
         self.witness = witness
@@ -55,17 +57,19 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Good:
     witness = root / "second"
     witness.mkdir()
 
-    async def fill() -> bytes:
+    async def fill() -> list[bytes]:
         async with opened(folder, checkpoint_folder=witness) as first, opened(folder, checkpoint_folder=witness) as two:
             for n in range(1, 31):
                 await (two if n % 3 == 0 else first).settle(
                     settlement(n, team=f"team-{n % 2}", request=None if n % 4 else b'{"n":%d}' % n, end_user=f"u{n}")
                 )
             first.erase("team-0", request_id(4))
-        older = folder.ledger_db.read_bytes()
-        async with opened(folder, checkpoint_folder=witness) as first:
-            await settle_all(first, [settlement(n, session_id="s") for n in range(31, 46)])
-        return older
+        older = [folder.ledger_db.read_bytes()]
+        for start in (31, 36, 41):
+            async with opened(folder, checkpoint_folder=witness) as first:
+                await settle_all(first, [settlement(n, session_id="s") for n in range(start, start + 5)])
+            older.append(folder.ledger_db.read_bytes())
+        return older[:-1]
 
     older = asyncio.run(fill())
     connection = apsw.Connection(str(folder.ledger_db))  # the last five as the hot path leaves them, not yet indexed
@@ -227,6 +231,7 @@ def test_any_reordering(good: Good, folder: DataFolder, seed: int) -> None:
 @pytest.mark.parametrize("cut", range(1, 46))
 def test_any_truncation(good: Good, folder: DataFolder, cut: int) -> None:
     """A ledger whose newest records were cut off, with all that points at them, is found by its checkpoints."""
+    _fresh(good, folder)
     connection = _sql(folder)
     for table in ("generations", "bodies", "erasures", "by_team", "by_time", "by_value", "by_expiry"):
         connection.execute(f"DELETE FROM {table} WHERE seq > ?", (45 - cut,))
@@ -244,10 +249,11 @@ def test_any_truncation(good: Good, folder: DataFolder, cut: int) -> None:
 
 def test_a_roll_back(good: Good, folder: DataFolder) -> None:
     """An older copy of the whole ledger is perfect in itself; the second place remembers more."""
-    folder.ledger_db.write_bytes(good.older)
-    assert verified(folder).holds
-    report = verified(folder, witness=good.witness)
-    assert "truncated" in {problem.kind for problem in report.problems}
+    for older in good.older:
+        folder.ledger_db.write_bytes(older)
+        assert verified(folder).holds
+        report = verified(folder, witness=good.witness)
+        assert "truncated" in {problem.kind for problem in report.problems}
 
 
 def test_another_ledger(good: Good, folder: DataFolder, tmp_path: Path) -> None:
@@ -307,3 +313,35 @@ def test_any_torn_file(good: Good, folder: DataFolder, seed: int) -> None:
     random.choice(harm)()
     folder.ledger_db.write_bytes(data)
     _assert_found(good, folder, "a page")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_ten_thousand_tamperings(good: Good, folder: DataFolder) -> None:
+    """Edits, deletions, reorderings, truncations, roll-backs, flipped bits and torn files, at random: all are found."""
+    seed = Random().randrange(1 << 32)
+    print(f"seed {seed}")
+    random = Random(seed)
+    kinds = {
+        "edit": lambda: test_any_edit.hypothesis.inner_test(good, folder, random.randrange(1 << 64)),
+        "deletion": lambda: test_any_deletion.hypothesis.inner_test(good, folder, random.randrange(1 << 64)),
+        "removal": lambda: test_any_deletion_everywhere.hypothesis.inner_test(good, folder, random.randrange(1 << 64)),
+        "reordering": lambda: test_any_reordering.hypothesis.inner_test(good, folder, random.randrange(1 << 64)),
+        "truncation": lambda: test_any_truncation(good, folder, random.randrange(1, 46)),
+        "roll-back": lambda: _assert_rolled_back(good, folder, random),
+        "bits": lambda: test_any_flipped_bit.hypothesis.inner_test(good, folder, random.randrange(1 << 64), 1),
+        "file": lambda: test_any_torn_file.hypothesis.inner_test(good, folder, random.randrange(1 << 64)),
+    }
+    counts: Counter[str] = Counter()
+    while counts.total() < TAMPERINGS:
+        kind = random.choice(list(kinds))
+        kinds[kind]()
+        counts[kind] += 1
+    print(f"{counts.total()} tamperings, all found: {dict(counts)}")
+
+
+def _assert_rolled_back(good: Good, folder: DataFolder, random: Random) -> None:
+    """An older state of the whole ledger, which holds in itself: the second place knows."""
+    _fresh(good, folder)
+    folder.ledger_db.write_bytes(random.choice(good.older))
+    assert "truncated" in {problem.kind for problem in verified(folder, witness=good.witness).problems}

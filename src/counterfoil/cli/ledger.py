@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import apsw
 import msgspec
@@ -26,13 +26,14 @@ from counterfoil.ledger.store import Store
 from counterfoil.ledger.verify import Verifier
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.overlay_file import read_overlay
-from counterfoil.pricing.reprice import Comparison, Sums, differences, reprice
-from counterfoil.record import codec
+from counterfoil.pricing.reprice import Comparison, Sums, decode, reprice
+from counterfoil.process.pauses import tame_collector
 from counterfoil.record.money import dollars
 
 app = App(name="ledger", help="The ledger: verify, figures, checkpoints, repricing.")
 
-BROKEN = 1
+BROKEN: Final = 1
+PROGRESS_RECORDS: Final = 4096
 
 
 @app.command
@@ -53,20 +54,21 @@ def stats(*, as_json: AsJson = False, source: Source = LOCAL) -> None:
 def verify(
     *,
     chain_only: Annotated[bool, Parameter(help="Check the chain and its checkpoints only.", negative=())] = False,
-    witness: Annotated[Path | None, Parameter(help="The second place of the checkpoints.")] = None,
+    checkpoints: Annotated[
+        Path | None, Parameter(help="The folder, or the file, in which the checkpoints are kept a second time.")
+    ] = None,
     as_json: AsJson = False,
     place: Place = HERE,
 ) -> int:
     """Check that nothing was altered, lost or put in. The exit code is 0 only when everything holds."""
     folder = DataFolder.existing(place.root)
+    tame_collector()
     began = time.monotonic()
     try:
-        report = Verifier(folder, now_ms=time.time_ns() // 1_000_000, deep=not chain_only, witness=witness).run()
+        report = Verifier(folder, now_ms=time.time_ns() // 1_000_000, deep=not chain_only, witness=checkpoints).run()
     except apsw.Error as error:
         raise GatewayFault("ledger_unavailable", f"The ledger cannot be read ({error}).") from error
     problems: list[dict[str, Any]] = [msgspec.to_builtins(problem) for problem in report.problems]
-    if not chain_only and not problems:
-        problems = _price_problems(folder)
     seconds = time.monotonic() - began
     if as_json:
         output.json(
@@ -130,6 +132,7 @@ def reprice_(
 ) -> None:
     """Show what the calls would have cost under another book. Nothing is changed."""
     folder = DataFolder.existing(place.root)
+    tame_collector()
     wanted = selection.filter()
     other = _other_book(folder, book, prices_file)
     comparison = Comparison()
@@ -138,10 +141,11 @@ def reprice_(
         total = reader.summary(wanted).records
         with _progress("Repricing") as progress:
             task = progress.add_task("Repricing", total=total)
-            for stored in reader.each(wanted):
-                record = codec.decode(stored.data)
+            for data in reader.canonical(wanted):
+                record = decode(data)
                 comparison.add(record, reprice(other, record))
-                progress.advance(task)
+                if not comparison.all.records % PROGRESS_RECORDS:
+                    progress.update(task, completed=comparison.all.records)
     finally:
         reader.close()
     _show_comparison(comparison, other.digest, as_json=as_json)
@@ -195,34 +199,6 @@ def _difference(sums: Sums) -> str:
         return dollars(sums.difference_nanos)
     priced = sums.charged_nanos or sums.repriced_nanos
     return f"{dollars(sums.difference_nanos)} of what is priced" if priced else "unknown"
-
-
-def _price_problems(folder: DataFolder) -> list[dict[str, Any]]:
-    """Records whose lines do not follow, bit for bit, from the book they name."""
-    reader = LedgerReader(folder)
-    known: dict[str, PriceBook] = {}
-    problems: list[dict[str, Any]] = []
-    try:
-        for stored in reader.all():
-            record = codec.decode(stored.data)
-            if record.book is None:
-                continue
-            book = known.get(record.book)
-            if book is None:
-                book = known[record.book] = books.load(folder.books, record.book)
-            problems += [
-                {
-                    "kind": "price",
-                    "writer": stored.chain.writer,
-                    "sequence": stored.chain.sequence,
-                    "request_id": stored.id,
-                    "message": message,
-                }
-                for message in differences(book, record)
-            ]
-    finally:
-        reader.close()
-    return problems
 
 
 def _progress(name: str) -> Progress:

@@ -95,7 +95,7 @@ def sums(wanted: Filter) -> Statement:
     """The statement of the sums for each cost state: records, successes, tokens in and out, nanos."""
     conditions, values = _conditions(wanted)
     columns = "g.cost_state, g.error_code, g.prompt_tokens, g.completion_tokens, g.cost_nanos"
-    if _narrows(wanted):
+    if narrows(wanted):
         source, found, _ = _source(wanted)
         rows = f"""
             SELECT {columns} FROM {source} WHERE {_all(*found, *conditions)}
@@ -112,6 +112,14 @@ def sums(wanted: Filter) -> Statement:
     return statement, values
 
 
+def scan(wanted: Filter, after: int, limit: int) -> Statement:
+    """The statement of the next records behind a seq: seq and packed record, looked for in all of them."""
+    conditions, values = _conditions(wanted)
+    values |= {"after": after, "limit": limit}
+    found = _all("g.seq > :after", *conditions)
+    return f"SELECT g.seq, g.record FROM generations g WHERE {found} ORDER BY g.seq LIMIT :limit", values  # noqa: S608
+
+
 def storable(wanted: Filter) -> bool:
     """Whether every text of ``wanted`` can be in a record at all; one with a lone surrogate never is."""
     try:
@@ -124,7 +132,7 @@ def storable(wanted: Filter) -> bool:
     return True
 
 
-def _narrows(wanted: Filter) -> bool:
+def narrows(wanted: Filter) -> bool:
     """Whether a derived table leaves less to look at than the whole of ``generations``."""
     return any(getattr(wanted, name) is not None for name in ("team_id", "since_ms", "until_ms", *_KINDS))
 

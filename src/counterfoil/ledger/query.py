@@ -23,7 +23,7 @@ from counterfoil.capture.seal import BodyUnreadable, KeyRing, Opener
 from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
-from counterfoil.ledger.filters import SEGMENT_BITS, Cursor, Filter, listing, storable, sums
+from counterfoil.ledger.filters import SEGMENT_BITS, Cursor, Filter, listing, narrows, scan, storable, sums
 from counterfoil.ledger.intents import count_open
 from counterfoil.ledger.packing import Unpacker
 from counterfoil.ledger.rows import value_key
@@ -39,6 +39,9 @@ PAGE_ROWS_MAX: Final = 1000
 
 TAIL_ROWS: Final = 4096
 """Records of all teams that are looked through for one team's; where there are more, the derived table is asked."""
+
+SCAN_ROWS: Final = 4096
+"""Records read in one statement where the whole ledger is: no snapshot is held for long, so the log can start anew."""
 
 
 class StoredRecord(Struct, frozen=True):
@@ -183,6 +186,25 @@ class LedgerReader:
             cursor = page.next
             if cursor is None:
                 return
+
+    def canonical(self, wanted: Filter) -> Iterator[bytes]:
+        """The canonical bytes alone of every record of ``wanted``, in no order, a few thousand at a time."""
+        if narrows(wanted):
+            yield from (stored.data for stored in self.each(wanted))
+            return
+        if not storable(wanted):
+            return
+        unpack, after = Unpacker().unpack, 0
+        while True:
+            try:
+                rows = list(self._connection().execute(*scan(wanted, after, SCAN_ROWS)))
+                for _, packed in rows:
+                    yield unpack(packed)
+            except (apsw.Error, ValueError) as error:
+                raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
+            if len(rows) < SCAN_ROWS:
+                return
+            after = rows[-1][0]
 
     def all(self) -> Iterator[StoredRecord]:
         """Every record in the order of commit; those that come meanwhile may be among them."""

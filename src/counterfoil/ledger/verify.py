@@ -11,6 +11,7 @@ And, unless only the chain is asked for:
 
 - *record*: the columns that lists and sums use say what the canonical bytes say, and ``cost_nanos`` is the sum of the
   lines, each of which is its quantity times its rate;
+- *price*: the lines follow, bit for bit, from the usage and the stored book that the record names;
 - *bodies*: a stored body is the one the record commits to, and its key unwraps; a missing one expired, or was erased
   with a signature; an erased one is gone;
 - *tables*: nothing stands in another table without its record, the derived tables follow from the records, the schema
@@ -24,7 +25,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,8 +35,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Struct
 
 from counterfoil.capture.seal import BodyUnreadable, KeyRing, key_id_of
+from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
-from counterfoil.ledger import database
+from counterfoil.ledger import books, database
 from counterfoil.ledger.packing import Unpacker
 from counterfoil.ledger.rows import GENERATION_COLUMNS, MS_PER_DAY, columns_of
 from counterfoil.ledger.signing import (
@@ -50,6 +51,8 @@ from counterfoil.ledger.signing import (
 )
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
+from counterfoil.pricing.book import PriceBook
+from counterfoil.pricing.reprice import differences, moment, reprice
 from counterfoil.record import codec, ids
 from counterfoil.record.charge import LineState
 from counterfoil.record.money import amount_nanos
@@ -59,8 +62,6 @@ PROBLEMS_MAX: Final = 100
 """Problems listed; after so many the ledger is known to be bad and the rest adds nothing."""
 
 _CAPTURE: Final = b',"capture":'
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
 _decode_capture = msgspec.json.Decoder(CaptureInfo).decode
 _decode_statement = msgspec.json.Decoder(Statement).decode
 _decode_witnessed = msgspec.json.Decoder(Witnessed).decode
@@ -122,6 +123,8 @@ class Verifier:
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._connection = database.open_reader(folder.ledger_db)
+        self._books = folder.books
+        self._known_books: dict[str, PriceBook | None] = {}
         self._public = Ed25519PublicKey.from_public_bytes(Signer(folder.secret("signing"), lambda: 0).public_key)
         self._ring = KeyRing(folder.secret("kek"), StoredKeys(self._connection), bytes)
         self._unpack = Unpacker().unpack
@@ -257,29 +260,56 @@ class Verifier:
 
     def _check_rows(self) -> None:
         for row in self._connection.execute(QUERIES["deep_records"]):
-            _, writer, sequence, sealed, erased_at_ms, reason, signature, *columns, packed = row
+            _, writer, sequence, sealed, erased_at_ms, reason, signature = row[:7]
+            columns = row[7:-1]
             try:
-                data = self._unpack(packed)
+                data = self._unpack(row[-1])
                 record = codec.decode(data)
                 info = _decode_capture(data[data.rindex(_CAPTURE) + len(_CAPTURE) : -1])
                 made = _columns_made(record, info)
             except (msgspec.MsgspecError, ValueError) as error:
                 self._add("record", writer, sequence, "", f"it cannot be read ({error})")
                 continue
-            for problem in _record_problems(record, columns, made):
-                self._add("record", writer, sequence, record.request_id, problem)
+            if columns != made:
+                for problem in _column_problems(columns, made):
+                    self._add("record", writer, sequence, record.request_id, problem)
+            self._check_price(writer, sequence, record)
             erasure = (erased_at_ms, reason, signature) if erased_at_ms is not None else None
             problem = self._body_problem(record, info, sealed, columns, erasure)
             if problem is not None:
                 self._add("body", writer, sequence, record.request_id, problem)
             self._bodies += sealed is not None
 
+    def _check_price(self, writer: int, sequence: int, record: Record) -> None:
+        """The lines follow from the record's book and add up; without a book they add up."""
+        book = self._book(record.book)
+        if book is not None:
+            charge = reprice(book, record)
+            if charge.lines == record.pricing_lines and charge.nanos == record.cost_nanos:
+                return
+            for problem in differences(book, record):
+                self._add("price", writer, sequence, record.request_id, problem)
+        elif record.book is not None:
+            self._add("price", writer, sequence, record.request_id, f"its book {record.book} is missing or damaged")
+        for problem in _line_problems(record):
+            self._add("record", writer, sequence, record.request_id, problem)
+
+    def _book(self, digest: str | None) -> PriceBook | None:
+        if digest is None:
+            return None
+        if digest not in self._known_books:
+            try:
+                self._known_books[digest] = books.load(self._books, digest)
+            except ConfigError:
+                self._known_books[digest] = None
+        return self._known_books[digest]
+
     def _body_problem(
         self,
         record: Record,
         info: CaptureInfo,
         sealed: bytes | None,
-        columns: list[Any],
+        columns: tuple[Any, ...],
         erasure: tuple[int, str, bytes] | None,
     ) -> str | None:
         identity, created_at_ms = columns[0], columns[1]
@@ -339,17 +369,21 @@ def _columns_made(record: Record, info: CaptureInfo) -> tuple[Any, ...]:
     identity = ids.parse(record.request_id)
     if identity is None:
         raise ValueError("its id is not one of ours")
-    created_at_ms = (datetime.fromisoformat(record.created_at) - _EPOCH) // _MILLISECOND
+    created_at_ms = moment(record.created_at)
     stored = info.state is CaptureState.STORED
     expires_at_ms = created_at_ms + (info.retention_days or 0) * MS_PER_DAY if stored else None
     return columns_of(record, info.state, identity.to_bytes(16, "big"), created_at_ms, expires_at_ms)
 
 
-def _record_problems(record: Record, columns: list[Any], made: tuple[Any, ...]) -> Iterator[str]:
-    """What a record says against itself, and against the columns that lists and sums read."""
+def _column_problems(columns: tuple[Any, ...], made: tuple[Any, ...]) -> Iterator[str]:
+    """Which columns, which lists and sums read, say something else than the record."""
     for name, stored, value in zip(_COMPARED, columns, made, strict=True):
         if stored != value:
             yield f"the column {name} does not say what the record says"
+
+
+def _line_problems(record: Record) -> Iterator[str]:
+    """What a record's cost and lines say against each other."""
     if record.cost_nanos != sum(line.amount_nanos for line in record.pricing_lines):
         yield "its cost is not the sum of its lines"
     for line in record.pricing_lines:

@@ -12,19 +12,49 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from msgspec import UNSET, Struct
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.charging import total
 from counterfoil.record.charge import NOTHING_SERVED, Charge, CostState, Line, LineState
 from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import Attempt, Record
-from counterfoil.record.usage import ABSENT
+from counterfoil.record.usage import ABSENT, Usage
 
 _EPOCH_DAY: Final = dt.date(1970, 1, 1).toordinal()
 
 
-def reprice(book: PriceBook, record: Record) -> Charge:
+class Tried(Struct, frozen=True):
+    """What a price depends on in an :class:`~counterfoil.record.record.Attempt`."""
+
+    provider: str
+    model: str
+    usage: Usage | UnsetType = UNSET
+    cost_nanos: int | UnsetType = UNSET
+    native_model: str | UnsetType = UNSET
+    service_tier: str | UnsetType = UNSET
+
+
+class Priced(Struct, frozen=True):
+    """What a price, and a comparison of prices, depends on in a record: read from canonical bytes, passing the rest."""
+
+    created_at: str
+    team_id: str
+    model_id: str
+    cost_nanos: int
+    cost_state: CostState
+    pricing_lines: tuple[Line, ...] = ()
+    attempts: tuple[Tried, ...] = ()
+    native_model: str | None = None
+    service_tier: str | None = None
+
+
+decode = msgspec.json.Decoder(Priced).decode
+"""A record's canonical bytes as :class:`Priced`, in two thirds of the time that the whole record takes."""
+
+
+def reprice(book: PriceBook, record: Record | Priced) -> Charge:
     """What the call of ``record`` costs under ``book``: the sum over every attempt that was charged."""
     attempts = record.attempts
     if len(attempts) == 1 and attempts[0].cost_nanos is not UNSET:
@@ -73,7 +103,7 @@ def _line_differences(ours: tuple[Line, ...], stored: tuple[Line, ...]) -> Itera
                 yield f"line {number} ({other.meter}): {name} is {theirs}, the book gives {mine}"
 
 
-def _attempt(book: PriceBook, record: Record, attempt: Attempt, *, final: bool) -> Charge:
+def _attempt(book: PriceBook, record: Record | Priced, attempt: Attempt | Tried, *, final: bool) -> Charge:
     usage = attempt.usage
     return book.price(
         attempt.provider,
@@ -130,7 +160,7 @@ class Comparison:
         self.by_team: dict[str, Sums] = {}
         self.by_meter: dict[str, Sums] = {}
 
-    def add(self, record: Record, charge: Charge) -> None:
+    def add(self, record: Record | Priced, charge: Charge) -> None:
         """Count ``record``, which would cost ``charge``."""
         known, would = record.cost_state not in _INCOMPLETE, charge.state not in _INCOMPLETE
         for sums in (

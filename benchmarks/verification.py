@@ -1,0 +1,195 @@
+"""P12: records a second and core that ``ledger verify`` and ``ledger reprice`` get through, part by part.
+
+    python -m benchmarks.verification [--records 200000] [--bodies] [--rounds 3]
+
+The ledger holds chat completions of four models and twenty teams, priced by the bundled catalogue, about 2 KB each.
+`chain` is `ledger verify --chain-only`; `everything` adds columns, sums, bodies, tables, and computes every record's
+lines again from its book; `reprice` computes lines and sums differences up, by model, team and meter. Each is CPU
+time of this one process, so the figure is per core whatever else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.targets import SCRATCH
+from counterfoil.capture.body import Capture
+from counterfoil.folder import DataFolder
+from counterfoil.ledger import books
+from counterfoil.ledger.filters import Filter
+from counterfoil.ledger.ledger import Ledger
+from counterfoil.ledger.query import LedgerReader
+from counterfoil.ledger.settlement import NO_SLOT, Settlement
+from counterfoil.ledger.verify import Verifier
+from counterfoil.pricing.book import PriceBook
+from counterfoil.pricing.reprice import Comparison, decode, reprice
+from counterfoil.process.pauses import tame_collector
+from counterfoil.record.ids import IdSource
+from counterfoil.record.record import Attempt, CapturePolicy, Record
+from counterfoil.record.usage import Usage, UsageSource
+
+MODELS = (
+    ("openai", "gpt-4o-mini"),
+    ("openai", "gpt-4o"),
+    ("anthropic", "claude-sonnet-4-5"),
+    ("google", "gemini-2.5-flash"),
+)
+IN_FLIGHT = 256
+FIRST_MS = 1_790_000_000_000
+CREATED_AT = "2026-09-21T14:13:20.{:03d}Z"
+
+
+def record(book: PriceBook, request_id: str, number: int) -> tuple[Record, int]:
+    """Record `number`, as the gateway would have written it, and when it was admitted."""
+    provider, model = MODELS[number % len(MODELS)]
+    at_ms = FIRST_MS + number % 1000
+    usage = Usage(
+        61 + number % 977,
+        122 + number % 331,
+        183 + number % 977 + number % 331,
+        {"cached_tokens": number % 3 * 20, "audio_tokens": 0},
+        {"reasoning_tokens": 0, "audio_tokens": 0},
+        source=UsageSource.REPORTED,
+    )
+    charge = book.price(provider, model, usage, at_ms, service_tier="default", team_id="team", native_model=model)
+    attempt = Attempt(
+        number=1,
+        provider=provider,
+        model=model,
+        key_source="operator",
+        status_code=200,
+        error_code=None,
+        latency_ms=412.318,
+        generation_ms=1322.094,
+        native_response_id=f"chatcmpl-{number:020x}",
+        usage=usage,
+        pricing_lines=charge.lines,
+        cost_nanos=charge.nanos,
+    )
+    made = Record(
+        created_at=CREATED_AT.format(at_ms % 1000),
+        request_id=request_id,
+        team_id=f"team-{number % 20}",
+        app_id="web",
+        key_id="k7TQ2m9xWcFh",
+        endpoint="/v1/chat/completions",
+        model_id=f"{provider}/{model}",
+        provider=provider,
+        native_response_id=f"chatcmpl-{number:020x}",
+        stream=False,
+        byok=False,
+        status_code=200,
+        success=True,
+        error_code=None,
+        error_message=None,
+        latency_ms=412.318,
+        generation_ms=1322.094,
+        throughput=92.278,
+        usage=usage,
+        cost_nanos=charge.nanos,
+        pricing_lines=charge.lines,
+        cost_state=charge.state,
+        attempts=(attempt,),
+        finish_reason="stop",
+        gateway_ms=0.412,
+        requested_model=f"{provider}/{model}",
+        native_model=model,
+        service_tier="default",
+        end_user="traveller-8812",
+        book=book.digest,
+    )
+    return made, at_ms
+
+
+async def fill(folder: DataFolder, book: PriceBook, count: int, *, bodies: bool) -> None:
+    """Append `count` records."""
+    ledger = Ledger.open(folder, durability="write", loop=asyncio.get_running_loop(), retention_days=36_500)
+    source = IdSource(lambda: FIRST_MS, os.urandom)
+    numbers = iter(range(count))
+    policy = CapturePolicy.FULL if bodies else CapturePolicy.METADATA
+
+    async def append() -> None:
+        for number in numbers:
+            made, at_ms = record(book, source.next(), number)
+            capture = None
+            if bodies:
+                capture = Capture(
+                    os.urandom(200).hex().encode(),
+                    "application/json",
+                    None,
+                    os.urandom(550).hex().encode(),
+                    "application/json",
+                    200,
+                )
+            await ledger.settle(Settlement(NO_SLOT, made, policy, capture, at_ms))
+
+    await asyncio.gather(*(append() for _ in range(IN_FLIGHT)))
+    await ledger.close()
+
+
+def rate(count: int, rounds: int, work: Callable[[], object]) -> float:
+    """The median of records a second of CPU time."""
+    found: list[float] = []
+    for _ in range(rounds):
+        began = time.process_time()
+        work()
+        found.append(count / (time.process_time() - began))
+    return statistics.median(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure ledger verify and reprice.")
+    parser.add_argument("--records", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bodies", action="store_true", help="seal 1.5 KB of bodies with each record")
+    given = parser.parse_args()
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    root = Path(tempfile.mkdtemp(prefix="verification-", dir=SCRATCH))
+    try:
+        folder = DataFolder.create(root / "data")
+        book = PriceBook.build(books.bundled_catalog())
+        books.store(folder.books, book)
+        tame_collector()
+        uvloop.run(fill(folder, book, given.records, bodies=given.bodies))
+        sys.stderr.write(f"{given.records:,} records written\n")
+
+        def verify(*, deep: bool) -> None:
+            report = Verifier(folder, now_ms=FIRST_MS, deep=deep).run()
+            if report.problems or report.records != given.records:
+                raise AssertionError(report)
+
+        def compare() -> None:
+            reader, comparison = LedgerReader(folder), Comparison()
+            try:
+                for data in reader.canonical(Filter()):
+                    each = decode(data)
+                    comparison.add(each, reprice(book, each))
+            finally:
+                reader.close()
+            if comparison.all.records != given.records or comparison.all.difference_nanos:
+                raise AssertionError(comparison.all)
+
+        shown = {
+            "chain": rate(given.records, given.rounds, lambda: verify(deep=False)),
+            "everything": rate(given.records, given.rounds, lambda: verify(deep=True)),
+            "reprice": rate(given.records, given.rounds, compare),
+        }
+        print(json.dumps({name: round(value) for name, value in shown.items()}, indent=1))
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
