@@ -32,6 +32,7 @@ from counterfoil.ledger.claims import Claims
 from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.recordings import Recordings
+from counterfoil.ledger.witness import places
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.overlay import NO_OVERLAY, Serves
 from counterfoil.pricing.overlay_file import read_overlay
@@ -63,7 +64,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
         loop=loop,
         retention_days=config.capture.retention_days,
         checkpoint_seconds=config.ledger.checkpoint_seconds,
-        checkpoint_folder=config.ledger.checkpoint_folder,
+        seconds=places(config.ledger.checkpoint_folder, config.ledger.checkpoint_url, config.ledger.checkpoint_token),
     )
     directory = Directory(folder)
     reader = LedgerReader(folder)
@@ -223,6 +224,7 @@ def figures_of(found: tally.Figures, reader: LedgerReader, folder: DataFolder) -
         ),
         queue_depth=state.queue_depth,
         last_checkpoint_ms=state.last_checkpoint_ms or None,
+        unwitnessed=state.unwitnessed,
         disk_reserve_bytes=reserve.held_bytes(folder.reserve),
         disk_free_bytes=reserve.free_bytes(folder.root),
         workers=found.workers,

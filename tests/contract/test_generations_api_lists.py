@@ -273,7 +273,7 @@ def test_health_needs_no_key(plane: ControlPlane) -> None:
         calls = said["calls"]
         assert calls["admitted"] == calls["settled"] + calls["open"] + calls["refused"]
         assert set(said) == {"ok", "workers", "calls", "ledger", "disk"}
-        assert set(said["ledger"]) == {"records", "queue_depth", "commit_wait_ms", "last_checkpoint_at"}
+        assert set(said["ledger"]) == {"records", "queue_depth", "commit_wait_ms", "unwitnessed", "last_checkpoint_at"}
 
 
 def test_not_ready_says_why(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,7 +1,8 @@
 """``kill -9`` at any instant: whoever was told has a record, every call has exactly one, and the chain holds.
 
 A child process admits and settles calls as fast as it can and says, through a pipe, which it admitted and which were
-acknowledged. It is killed at a random instant, and the folder is opened again. ``COUNTERFOIL_KILLS`` sets how often.
+acknowledged. It is killed at a random instant, and the folder is opened again. ``COUNTERFOIL_TEST_KILLS`` says how
+often.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from counterfoil.ledger.query import LedgerReader
 from counterfoil.record import ids
 from emulators.ledgers import opened, verified
 
-KILLS = int(os.environ.get("COUNTERFOIL_KILLS", "20"))
+KILLS = int(os.environ.get("COUNTERFOIL_TEST_KILLS", "20"))
 RECOVERY_S_MAX = 2.0
 
 CHILD = """

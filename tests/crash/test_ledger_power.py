@@ -3,7 +3,7 @@
 Every write and sync that SQLite makes is noted. A crash is a moment in that sequence: of each file everything before
 its last sync is there, and of the writes since then each sector of 512 bytes is there or is not, as chance has it.
 From such a state the ledger must come back with every record that had been acknowledged by then, in a chain that
-verifies. ``COUNTERFOIL_POWER_LOSSES`` sets how many states are tried.
+verifies. ``COUNTERFOIL_TEST_POWER_LOSSES`` sets how many states are tried.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from emulators.control import request_id, settlement
 from emulators.faulty_disk import Disk, Event
 from emulators.ledgers import all_ids, opened, verified
 
-LOSSES = int(os.environ.get("COUNTERFOIL_POWER_LOSSES", "60"))
+LOSSES = int(os.environ.get("COUNTERFOIL_TEST_POWER_LOSSES", "60"))
 SECTOR = 512
 
 

@@ -2,7 +2,7 @@
 
 Each example takes a good ledger (two writers, bodies, an erasure, checkpoints here and in a second place, some records
 behind the derived tables), does it some harm, and asks two questions: does the verification object, and if it does not,
-does the ledger still say exactly what it said? ``COUNTERFOIL_TAMPER_EXAMPLES`` sets how many examples are tried.
+does the ledger still say exactly what it said? ``COUNTERFOIL_TEST_TAMPERINGS`` sets how many examples are tried.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from hypothesis import strategies as st
 
 from counterfoil.folder import DataFolder
 from counterfoil.ledger.packing import Unpacker
+from counterfoil.ledger.witness import FolderPlace
 from emulators.control import request_id, settlement
 from emulators.ledgers import opened, settle_all, verified
 
-EXAMPLES = int(os.environ.get("COUNTERFOIL_TAMPER_EXAMPLES", "60"))
-TAMPERINGS = int(os.environ.get("COUNTERFOIL_TAMPER_EXAMPLES", "10000"))
+EXAMPLES = int(os.environ.get("COUNTERFOIL_TEST_TAMPERINGS", "60"))
+TAMPERINGS = int(os.environ.get("COUNTERFOIL_TEST_TAMPERINGS", "10000"))
 
 TABLES = ("generations", "bodies", "erasures", "data_keys", "checkpoints", "indexed", "by_team", "by_time", "by_value")
 
@@ -58,7 +59,10 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Good:
     witness.mkdir()
 
     async def fill() -> list[bytes]:
-        async with opened(folder, checkpoint_folder=witness) as first, opened(folder, checkpoint_folder=witness) as two:
+        async with (
+            opened(folder, seconds=[FolderPlace(witness)]) as first,
+            opened(folder, seconds=[FolderPlace(witness)]) as two,
+        ):
             for n in range(1, 31):
                 await (two if n % 3 == 0 else first).settle(
                     settlement(n, team=f"team-{n % 2}", request=None if n % 4 else b'{"n":%d}' % n, end_user=f"u{n}")
@@ -66,7 +70,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Good:
             first.erase("team-0", request_id(4))
         older = [folder.ledger_db.read_bytes()]
         for start in (31, 36, 41):
-            async with opened(folder, checkpoint_folder=witness) as first:
+            async with opened(folder, seconds=[FolderPlace(witness)]) as first:
                 await settle_all(first, [settlement(n, session_id="s") for n in range(start, start + 5)])
             older.append(folder.ledger_db.read_bytes())
         return older[:-1]

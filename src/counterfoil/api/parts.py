@@ -46,7 +46,8 @@ class Figures(Struct, frozen=True, kw_only=True):
 
     The counts go on over restarts. ``interrupted`` calls are settled, ended by a crash, ``unauthorized`` ones came
     without a valid key, ``rejected`` ones were no request. ``records`` is None while the ledger cannot be read, and
-    ``last_checkpoint_ms`` (Unix milliseconds) before the first. ``workers`` run; ``workers_ready`` take calls.
+    ``last_checkpoint_ms`` (Unix milliseconds) before the first;
+    ``unwitnessed`` checkpoints wait for a second place. ``workers`` run; ``workers_ready`` take calls.
     """
 
     admitted: int = 0
@@ -62,6 +63,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     commit_wait: Waits = Waits()
     queue_depth: int = 0
     last_checkpoint_ms: int | None = None
+    unwitnessed: int = 0
     disk_free_bytes: int = 0
     disk_reserve_bytes: int = 0
     workers: int = 0

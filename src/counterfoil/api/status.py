@@ -33,6 +33,7 @@ _COUNTERS: Final = (
 _GAUGES: Final = (
     ("open", "counterfoil_calls_open", "Calls in flight."),
     ("queue_depth", "counterfoil_ledger_queue_depth", "Records that wait for their commit."),
+    ("unwitnessed", "counterfoil_ledger_checkpoints_unwitnessed", "Checkpoints that wait for a second place."),
     ("disk_free_bytes", "counterfoil_disk_free_bytes", "Free bytes on the data folder's file system."),
     ("disk_reserve_bytes", "counterfoil_disk_reserve_bytes", "Bytes kept aside to finish calls when the disk is full."),
     ("workers", "counterfoil_workers", "Workers that run."),
@@ -87,6 +88,7 @@ def summary(now: Figures) -> dict[str, Any]:
                 "mean": round(waits.sum_ms / waits.total, 3) if waits.total else None,
                 "p99": waits.p99_ms,
             },
+            "unwitnessed": now.unwitnessed,
             "last_checkpoint_at": None if checkpoint_ms is None else _time(checkpoint_ms),
         },
         "disk": {"free_bytes": now.disk_free_bytes, "reserve_bytes": now.disk_reserve_bytes},

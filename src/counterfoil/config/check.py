@@ -33,6 +33,9 @@ def check(config: Config, fitter: Fitter) -> Config:
         raise fault(fitter.where("server"), "server", "tls_cert and tls_key go together; give both or neither")
     for index, network in enumerate(config.byok.allow_private):
         _network(network, f"byok.allow_private[{index}]", fitter)
+    if config.ledger.checkpoint_url is not None:
+        _address(config.ledger.checkpoint_url, "ledger.checkpoint_url", fitter, hint="ledger.checkpoint_token")
+    _key(config.ledger.checkpoint_token, "ledger.checkpoint_token", fitter)
     for path, file in _files(config):
         if not file.is_file():
             raise fault(fitter.where(path), path, f"there is no file {file}")
@@ -67,7 +70,7 @@ def _key(key: str | None, path: str, fitter: Fitter) -> str | None:
     return key
 
 
-def _address(url: str, path: str, fitter: Fitter, *, credentials: bool = False) -> None:
+def _address(url: str, path: str, fitter: Fitter, *, credentials: bool = False, hint: str = "api_key") -> None:
     """The address is not repeated in the error: it may hold a password."""
     try:
         parts = urlsplit(url)
@@ -79,7 +82,7 @@ def _address(url: str, path: str, fitter: Fitter, *, credentials: bool = False) 
     if parts.query or parts.fragment:
         raise fault(fitter.where(path), path, "the address may not hold `?` or `#`")
     if parts.username is not None and not credentials:
-        raise fault(fitter.where(path), path, "the address may not hold a user name; put the key in api_key")
+        raise fault(fitter.where(path), path, f"the address may not hold a user name; put the key in {hint}")
 
 
 def _network(text: str, path: str, fitter: Fitter) -> None:

@@ -158,6 +158,16 @@ class LedgerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_folder: Annotated[
         Path | None, Meta(description="A second place for signed checkpoints, so that a truncated ledger shows.")
     ] = None
+    checkpoint_url: Annotated[
+        str | None, Meta(description="Another second place: each signed checkpoint is sent there in a POST, as JSON.")
+    ] = None
+    checkpoint_token: Annotated[
+        str | None, Meta(description="Sent to checkpoint_url as `Authorization: Bearer …`.")
+    ] = None
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"LedgerConfig(durability={self.durability!r}, checkpoint_seconds={self.checkpoint_seconds!r})"
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):

@@ -59,5 +59,6 @@ class Board:
             queue_depth=ledger.depth,
             ready=int(ledger.healthy and not gateway.stopping),
             last_checkpoint_ms=ledger.last_checkpoint_ms or 0,
+            unwitnessed=ledger.unwitnessed,
         )
         ledger.tally.publish(counts, state, ledger.waits)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import apsw
@@ -29,8 +28,10 @@ from counterfoil.ledger.retention import Eraser, Sweeper
 from counterfoil.ledger.rows import RowMaker
 from counterfoil.ledger.settlement import Intent, Settlement
 from counterfoil.ledger.signing import Signer
+from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import Store, StoredKeys
 from counterfoil.ledger.tally import Tally, Waits
+from counterfoil.ledger.witness import Second, Witness
 from counterfoil.ledger.writer import Acknowledge, Connected, Writer
 from counterfoil.record.ids import parse
 
@@ -52,6 +53,7 @@ class Ledger:
         tally: Tally,
         make_writer: Callable[[Acknowledge], Writer],
         keeper: Keeper,
+        witnesses: Sequence[Witness],
         eraser: Eraser,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -61,6 +63,7 @@ class Ledger:
         self.waits = Waits()
         self._writer = make_writer(self._acknowledge)
         self._keeper = keeper
+        self._witnesses = witnesses
         self._sweeper = Sweeper(eraser, active=log.number == 0)
         self._eraser = eraser
         self.admitted = 0
@@ -76,7 +79,7 @@ class Ledger:
         loop: asyncio.AbstractEventLoop,
         retention_days: int,
         checkpoint_seconds: float = 60.0,
-        checkpoint_folder: Path | None = None,
+        seconds: Sequence[Second] = (),
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         entropy: Callable[[int], bytes] = os.urandom,
         patience_s: float = PATIENCE_S,
@@ -87,8 +90,7 @@ class Ledger:
         Raises :class:`ConfigError` when the folder cannot be used.
         """
         path = folder.ledger_db
-        secret = folder.secret("kek")
-        signer = Signer(folder.secret("signing"), now_ms, checkpoint_folder)
+        secret, seed = folder.secret("kek"), folder.secret("signing")
         log = IntentLog.claim_lowest(folder.journal)
         tally = Tally.of(folder.journal, log.number)
 
@@ -104,16 +106,16 @@ class Ledger:
             _copy_back(first.connection)
             if log.number == 0:
                 database.extend_log(first.connection, path)
-            try:
-                _recover_all(folder, log, tally, first, now_ms())
-            except apsw.FullError:
-                reserve.give_up()
-                roomy = False
-                _recover_all(folder, log, tally, first, now_ms())
+            roomy &= _recover_in_room(folder, log, tally, first, now_ms(), reserve)
+            newest = first.connection.execute(QUERIES["newest_checkpoint_of"], (log.number,)).get
             first.connection.close()
         except (apsw.Error, OSError) as error:
             log.close()
             raise ConfigError(f"The ledger {path} cannot be opened ({error}).") from error
+        witnesses = [Witness(place) for place in seconds]
+        signer = Signer(seed, now_ms, witnesses)
+        if newest is not None:
+            signer.remind(log.number, *newest)
         keeper = Keeper(lambda: database.open_writer(path, durability, vfs))
 
         def make_writer(acknowledge: Acknowledge) -> Writer:
@@ -129,7 +131,7 @@ class Ledger:
                 period_s=checkpoint_seconds,
             )
 
-        ledger = cls(log, tally, make_writer, keeper, Eraser(path, signer, now_ms), loop)
+        ledger = cls(log, tally, make_writer, keeper, witnesses, Eraser(path, signer, now_ms), loop)
         ledger.start(refuse=not roomy)
         return ledger
 
@@ -203,6 +205,11 @@ class Ledger:
         """When the last checkpoint was signed, Unix milliseconds; None before the first."""
         return self._writer.last_checkpoint_ms
 
+    @property
+    def unwitnessed(self) -> int:
+        """Checkpoints that a second place has not taken yet; of the place with the most."""
+        return max((witness.waiting for witness in self._witnesses), default=0)
+
     def erase(self, team_id: str, request_id: str, reason: str = "requested") -> bool:
         """Destroy the bodies of one generation; from any thread. False when there are none (any more)."""
         value = parse(request_id)
@@ -214,6 +221,8 @@ class Ledger:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._keeper.close)  # first: the writer copies the whole log back at the end
         await loop.run_in_executor(None, self._writer.close, CLOSE_S)
+        for witness in self._witnesses:
+            await loop.run_in_executor(None, witness.close)
         await asyncio.sleep(0)  # the last acknowledgements are in the loop's queue
         self.tally.close()
         self._log.close()
@@ -254,6 +263,19 @@ def _copy_back(connection: apsw.Connection) -> None:
         database.copy_back(connection)
     except apsw.BusyError:
         return
+
+
+def _recover_in_room(
+    folder: DataFolder, own: IntentLog, tally: Tally, connected: Connected, now_ms: int, reserve: Reserve
+) -> bool:
+    """Recover, out of the reserve when there is no other room; False then."""
+    try:
+        _recover_all(folder, own, tally, connected, now_ms)
+    except apsw.FullError:
+        reserve.give_up()
+        _recover_all(folder, own, tally, connected, now_ms)
+        return False
+    return True
 
 
 def _recover_all(folder: DataFolder, own: IntentLog, tally: Tally, connected: Connected, now_ms: int) -> None:

@@ -117,6 +117,9 @@ VALUES (?, ?, ?, ?, ?, ?)
 -- name: newest_checkpoint
 SELECT statement FROM checkpoints ORDER BY number DESC LIMIT 1
 
+-- name: newest_checkpoint_of
+SELECT statement, signature FROM checkpoints WHERE writer = ? ORDER BY last_sequence DESC, number DESC LIMIT 1
+
 -- name: last_checkpoint
 -- The newest checkpoint of one writer.
 SELECT last_sequence, last_seq FROM checkpoints WHERE writer = ?

@@ -13,16 +13,16 @@ digests and 64 group hashes, without showing a byte of any other record.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import Struct
+
+from counterfoil.ledger.witness import Witness, line_of
 
 PERIOD_S: Final = 60.0
 IDLE_PERIOD_S: Final = 600.0
@@ -59,24 +59,16 @@ class Checkpoint(Struct, frozen=True):
     signature: bytes
 
 
-class Witnessed(Struct, frozen=True):
-    """One line of the second place: the statement's canonical JSON as text, and the signature in hex."""
-
-    statement: str
-    signature: str
-    public_key: str
-
-
 class Signer:
     """Makes checkpoints. ``seed`` is the folder's ``signing`` secret; ``now_ms`` the wall clock in Unix milliseconds.
 
-    ``witness`` is a folder on another disk or host; each writer appends its checkpoints to a file of its own there.
+    ``witnesses`` hand each checkpoint over to a second place.
     """
 
-    def __init__(self, seed: bytes, now_ms: Callable[[], int], witness: Path | None = None) -> None:
+    def __init__(self, seed: bytes, now_ms: Callable[[], int], witnesses: Sequence[Witness] = ()) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self._now_ms = now_ms
-        self._witness = witness
+        self._witnesses = witnesses
         self.public_key = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
     def checkpoint(
@@ -101,17 +93,18 @@ class Signer:
         return self._key.sign(erasure_message(identity, erased_at_ms, reason))
 
     def witness(self, checkpoint: Checkpoint) -> None:
-        """Append the checkpoint to the second place, synced, when there is one. Raises :class:`OSError`."""
-        if self._witness is None:
-            return
-        witnessed = Witnessed(checkpoint.statement.decode(), checkpoint.signature.hex(), self.public_key.hex())
-        path = self._witness / f"{checkpoint.said.writer}.jsonl"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, msgspec.json.encode(witnessed) + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        """Hand the checkpoint over to the second places there are; returns at once."""
+        if self._witnesses:
+            self._hand(checkpoint.said.writer, checkpoint.statement, checkpoint.signature)
+
+    def remind(self, writer: int, statement: bytes, signature: bytes) -> None:
+        """Hand over a checkpoint of an earlier process again; a place that has it keeps it once."""
+        self._hand(writer_name(writer), statement, signature)
+
+    def _hand(self, writer: str, statement: bytes, signature: bytes) -> None:
+        line = line_of(statement, signature, self.public_key)
+        for witness in self._witnesses:
+            witness.hand(writer, line)
 
 
 def checkpoint_message(statement: bytes) -> bytes:

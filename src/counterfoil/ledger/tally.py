@@ -36,7 +36,7 @@ ALIVE_S: Final = 5.0
 READS_MAX: Final = 3
 """A file may be read while it is written: then its checksum is wrong, and the next look finds it whole."""
 
-_MAGIC = 0x43_46_54_31  # "CFT1"
+_MAGIC = 0x43_46_54_32  # "CFT2"
 _NAME = re.compile(r"writer-\d{1,4}\.tally\Z")
 
 
@@ -65,6 +65,7 @@ class State(Struct):
     queue_depth: int = 0
     ready: int = 0
     last_checkpoint_ms: int = 0
+    unwitnessed: int = 0
 
 
 class Waits:

@@ -43,7 +43,6 @@ from counterfoil.ledger.rows import GENERATION_COLUMNS, MS_PER_DAY, columns_of
 from counterfoil.ledger.signing import (
     Signer,
     Statement,
-    Witnessed,
     checkpoint_message,
     erasure_message,
     root,
@@ -51,6 +50,7 @@ from counterfoil.ledger.signing import (
 )
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
+from counterfoil.ledger.witness import Witnessed
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.reprice import differences, moment, reprice
 from counterfoil.record import codec, ids
@@ -109,8 +109,9 @@ class _Chain:
 class Verifier:
     """Verifies the ledger of ``folder``. ``deep`` also checks records, columns, bodies and tables, not the chain alone.
 
-    ``witness`` is the checkpoints' second place. ``progress(n)`` is called now and then with the records done. Raises
-    :class:`apsw.Error` for a database that cannot be read at all; damage inside it becomes a problem.
+    ``witness`` is the checkpoints' second place, a folder or one file of lines. ``progress(n)`` is called now and then
+    with the records done. Raises :class:`apsw.Error` for a database that cannot be read at all; damage inside it is a
+    problem.
     """
 
     def __init__(
@@ -241,20 +242,21 @@ class Verifier:
         """The second place: the ledger must still have every checkpoint it remembers."""
         if self._witness is None:
             return
-        for path in sorted(self._witness.glob("w*.jsonl")):
-            writer = int(path.stem[1:])
-            here = set(self._statements.get(writer, []))
-            for line in path.read_bytes().splitlines():
+        here = {statement for statements in self._statements.values() for statement in statements}
+        for path in [self._witness] if self._witness.is_file() else sorted(self._witness.glob("*.jsonl")):
+            for number, line in enumerate(path.read_bytes().splitlines(), 1):
                 try:
                     witnessed = _decode_witnessed(line)
+                    statement = _decode_statement(witnessed.statement)
+                    writer = int(statement.writer[1:])
                     signature = bytes.fromhex(witnessed.signature)
                 except (msgspec.MsgspecError, ValueError):
-                    self._add("witness", writer, 0, "", f"{path.name} has a line that cannot be read")
+                    self._add("witness", None, 0, "", f"{path.name} line {number} cannot be read")
                     continue
-                statement = self._signed(writer, 0, witnessed.statement.encode(), signature)
-                if statement is not None and statement not in here:
-                    self._check_end(writer, statement, ", says the second place")
-                    self._add("witness", writer, statement.last_sequence, "", "the second place has another checkpoint")
+                signed = self._signed(writer, statement.last_sequence, witnessed.statement.encode(), signature)
+                if signed is not None and signed not in here:
+                    self._check_end(writer, signed, ", says the second place")
+                    self._add("witness", writer, signed.last_sequence, "", "the second place has another checkpoint")
 
     # Records, columns, bodies.
 

@@ -440,10 +440,7 @@ class Writer:
         checkpoint = store.sign(self._signer)
         self._signed_at = now
         self.last_checkpoint_ms = checkpoint.said.signed_at_ms
-        try:
-            self._signer.witness(checkpoint)
-        except OSError as error:
-            _log.error("ledger_witness_failed", extra={"reason": error.strerror})
+        self._signer.witness(checkpoint)
 
     def _farewell(self) -> None:
         """Leave the ledger indexed, signed and in one file."""

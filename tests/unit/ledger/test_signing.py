@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from hashlib import sha256
 from pathlib import Path
@@ -13,8 +14,9 @@ from counterfoil.folder import DataFolder
 from counterfoil.ledger import writer as writer_module
 from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.signing import GROUP, Signer, groups, root
+from counterfoil.ledger.witness import FolderPlace
 from emulators.control import settlement
-from emulators.ledgers import opened, settle_all, verified
+from emulators.ledgers import NOW_MS, opened, settle_all, verified
 
 
 async def _until_checkpoints(folder: DataFolder, count: int) -> None:
@@ -33,7 +35,8 @@ def test_signed_with_news_and_when_idle(tmp_path: Path, monkeypatch: pytest.Monk
     witness.mkdir()
 
     async def run() -> None:
-        async with opened(folder, checkpoint_seconds=0.1, checkpoint_folder=witness) as ledger:
+        clock = itertools.count(NOW_MS).__next__
+        async with opened(folder, checkpoint_seconds=0.1, seconds=[FolderPlace(witness)], now_ms=clock) as ledger:
             await ledger.settle(settlement(1))
             await _until_checkpoints(folder, 1)
             await _until_checkpoints(folder, 3)
@@ -73,7 +76,7 @@ def test_a_lost_second_place_stops_nobody(tmp_path: Path) -> None:
     folder = DataFolder.create(tmp_path / "data")
 
     async def run() -> None:
-        async with opened(folder, checkpoint_seconds=0.05, checkpoint_folder=tmp_path / "missing") as ledger:
+        async with opened(folder, checkpoint_seconds=0.05, seconds=[FolderPlace(tmp_path / "missing")]) as ledger:
             await ledger.settle(settlement(1))
             await _until_checkpoints(folder, 1)
             await ledger.settle(settlement(2))
