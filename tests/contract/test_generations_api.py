@@ -158,7 +158,7 @@ FOREIGN_AND_UNKNOWN = [
 
 
 @pytest.mark.parametrize("wanted", FOREIGN_AND_UNKNOWN)
-@pytest.mark.parametrize("who", ["owner", "reader"])
+@pytest.mark.parametrize("who", ["owner", "content reader"])
 @pytest.mark.parametrize(
     "target",
     ["/v1/generations?id={}", "/v1/generations/{}", "/v1/generations/{}/content"],

@@ -7,6 +7,7 @@ that relays calls.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -27,7 +28,6 @@ from counterfoil.api import (
     models,
     pages,
     pricing,
-    reading,
     replay,
     schema,
     status,
@@ -36,7 +36,6 @@ from counterfoil.api import (
 from counterfoil.api.parts import ControlParts
 from counterfoil.errors import Fault
 from counterfoil.surfaces import registry
-from counterfoil.tenancy.names import ALL_TEAMS
 
 BODY_BYTES_MAX: Final = 8 << 20
 """The largest body the control plane takes. Price files are the largest thing sent to it, at some 2 MiB."""
@@ -55,6 +54,7 @@ _PAGE_HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
 }
+_PARAMETER = re.compile(r"\{\w+\}")
 _SECURITY: Final = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -78,7 +78,7 @@ def build(parts: ControlParts) -> FastAPI:
     )
     app.add_middleware(answers.NoStore)
     app.add_exception_handler(Fault, answers.on_fault)
-    app.add_exception_handler(HTTPException, answers.on_http_error)
+    app.add_exception_handler(HTTPException, _Allowing(app).on_http_error)
     app.add_exception_handler(RequestValidationError, answers.on_invalid)
     app.add_exception_handler(Exception, answers.on_bug)
     lookup.add(app, parts)
@@ -89,7 +89,7 @@ def build(parts: ControlParts) -> FastAPI:
     app.include_router(models.router(parts))
     app.include_router(ledger.router(parts))
     app.include_router(tenancy.router(parts.admin, parts.directory))
-    app.include_router(pricing.router(parts.book, lambda request: _payer(parts, request)))
+    app.include_router(pricing.router(parts.book, pricing.team_of(parts.directory)))
     app.include_router(status.router(parts.health, parts.metrics))
     _document(app)
     app.add_middleware(answers.Heads)  # the last one added is the first one passed
@@ -114,10 +114,30 @@ def _paths(routes: Sequence[BaseRoute]) -> Iterator[str]:
             yield route.path
 
 
-def _payer(parts: ControlParts, request: Request) -> str | None:
-    """The team whose own prices a request sees; None for a key of all teams."""
-    team_id = reading.principal(parts.directory, request).team_id
-    return None if team_id == ALL_TEAMS else team_id
+class _Allowing:
+    """Answers what the router refused; with a 405 goes every method of the path, of which a route knows only its own.
+
+    The paths come from the document, made when the first one is asked for.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._methods: list[tuple[re.Pattern[str], str]] = []
+
+    async def on_http_error(self, request: Request, error: Exception) -> Response:
+        """An exception handler for starlette's HTTPException."""
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            error.headers = {"allow": self._of(request.url.path)}
+        return await answers.on_http_error(request, error)
+
+    def _of(self, path: str) -> str:
+        if not self._methods:
+            self._methods = [
+                (re.compile(_PARAMETER.sub("[^/]+", template) + r"\Z"), ", ".join(sorted(map(str.upper, item))))
+                for template, item in self._app.openapi()["paths"].items()
+            ]
+        # Fixed names stand before the paths with an id in their place, and win, as in the router.
+        return next((methods for pattern, methods in self._methods if pattern.match(path)), "GET")
 
 
 def _document(app: FastAPI) -> None:

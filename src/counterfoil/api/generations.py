@@ -71,7 +71,12 @@ def router(parts: ControlParts) -> APIRouter:
         """Counts, tokens and cost, and of how many records the cost is unknown or known in part only."""
         return answers.json(sums(await desk.run(lambda: parts.reader.summary(narrowed(request, wanted, team)))))
 
-    @routes.get("/v1/generations/export", summary="Every record, as JSON lines", responses=_REFUSALS)
+    @routes.get(
+        "/v1/generations/export",
+        summary="Every record, as JSON lines",
+        response_class=StreamingResponse,
+        responses={200: {"content": {JSON_LINES: {"schema": {"type": "string"}}}}, **_REFUSALS},
+    )
     async def export(request: Request, wanted: Wanted, team: Team = None) -> Response:
         """One record a line, newest first; then a manifest: how many they are, and the SHA-256 of all lines before it.
 

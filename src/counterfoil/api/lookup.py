@@ -35,7 +35,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 _TEXT: Final = {"type": "string"}
 _ID: Final = "Our id (gen_…), or the provider's own."
-_ID_IN_QUERY: Final = {"name": "id", "in": "query", "required": True, "description": _ID, "schema": _TEXT}
+_ID_IN_QUERY: Final = {
+    "name": "id",
+    "in": "query",
+    "required": True,
+    "description": _ID,
+    "schema": {"type": "string", "minLength": 1},
+}
 _ID_IN_PATH: Final = {"name": "id", "in": "path", "required": True, "description": _ID, "schema": _TEXT}
 _TEAM: Final = {
     "name": "team",
@@ -179,10 +185,9 @@ class Lookup:
 
     def _content(self, request: Request, wanted: str) -> Response:
         try:
-            reader, stored = self._found(request, wanted)
+            _, stored = self._found(request, wanted, reading.CONTENT)
             if stored is None:
                 return answers.raw(answers.NOT_FOUND, 404)
-            reader.need(reading.CONTENT)
             found = captured(self._reader, stored)
         except Fault as fault:
             return answers.of_fault(fault)
@@ -190,9 +195,10 @@ class Lookup:
             return answers.refusal("no_content", reason=found)
         return content.answer(found, request.query_params.get("part"))
 
-    def _found(self, request: Request, wanted: str) -> tuple[Principal, StoredRecord | None]:
+    def _found(self, request: Request, wanted: str, scope: str = reading.READ) -> tuple[Principal, StoredRecord | None]:
         reader = reading.principal(self._directory, request)
         team = reading.team(reader, request.query_params.get("team"))
+        reader.need(scope)  # before the record is looked for: what a key may not do does not tell what there is
         return reader, self._reader.find(team, wanted)
 
 

@@ -21,6 +21,11 @@ _GOOGLE_KEY: Final = "x-goog-api-key"
 _NO_DATE: Final = "1970-01-01T00:00:00Z"
 """Anthropic's clients want a date, and say that this one stands for an unknown one."""
 
+_ONE: Final[dict[int | str, dict[str, Any]]] = {
+    404: {"description": "There is no such model, or this key may not call it."},
+    **reading.REFUSALS,
+}
+
 
 def router(parts: ControlParts) -> APIRouter:
     """The lists, and one of each by name; a name may hold slashes."""
@@ -38,7 +43,7 @@ def router(parts: ControlParts) -> APIRouter:
         ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
         return answers.json({"object": "list", "data": listed, "has_more": False, **ends})
 
-    @routes.get("/v1/models/{name:path}", summary="One model", responses=reading.REFUSALS)
+    @routes.get("/v1/models/{name:path}", summary="One model", responses=_ONE)
     async def model(request: Request, name: str) -> Response:
         """One entry of the list; 404 when this key may not call it."""
         if _GOOGLE_KEY in request.headers:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
 from msgspec import Struct
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool
 from starlette.responses import Response
 
 from counterfoil.api import answers
@@ -28,7 +28,15 @@ from counterfoil.tenancy.keys import KeyKind
 
 Capture = Literal["full", "metadata", "off"]
 Mode = Literal["strict", "prefer", "off"]
-TeamId = Annotated[str, Field(description="The team's id: a-z, 0-9, `.`, `_`, `-`.", examples=["acme"])]
+# Said in the document; held to by Admin, whose message says more than a pattern.
+_SLUG: Final[dict[str, Any]] = {"pattern": r"^[a-z0-9][a-z0-9._-]{0,63}$"}
+TeamId = Annotated[
+    str, Field(description="The team's id: a-z, 0-9, `.`, `_`, `-`.", examples=["acme"], json_schema_extra=_SLUG)
+]
+AppId = Annotated[
+    str, Field(description="The application's id, spelt like a team's.", examples=["web"], json_schema_extra=_SLUG)
+]
+Name = Annotated[str | None, Field(description="For people: one line.", json_schema_extra={"maxLength": 200})]
 TeamFilter = Annotated[str | None, Query(alias="team_id", description="Only this team's.")]
 InPath = Annotated[str, Path()]
 REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
@@ -51,41 +59,41 @@ class TeamMade(_Body):
     """A team to make."""
 
     team_id: TeamId
-    name: str | None = None
+    name: Name = None
     capture: Capture | None = Field(None, description="Keep no more than this; null: the configuration's default.")
-    content_needs_scope: bool = Field(False, description="Bodies are read only with generations:content.")
+    content_needs_scope: StrictBool = Field(False, description="Bodies are read only with generations:content.")
 
 
 class TeamChanged(_Body):
     """What to change of a team; what is left out stays."""
 
-    name: str | None = None
+    name: Name = None
     capture: Capture | None = None
-    content_needs_scope: bool = False
-    disabled: bool = Field(False, description="Refuse all keys of the team, at once.")
+    content_needs_scope: StrictBool = False
+    disabled: StrictBool = Field(False, description="Refuse all keys of the team, at once.")
 
 
 class AppMade(_Body):
     """An application to make."""
 
     team_id: TeamId
-    app_id: str = Field(examples=["web"])
-    name: str | None = None
+    app_id: AppId
+    name: Name = None
 
 
 class AppChanged(_Body):
     """What to change of an application; what is left out stays."""
 
-    name: str | None = None
-    disabled: bool = Field(False, description="Refuse all keys of the application, at once.")
+    name: Name = None
+    disabled: StrictBool = Field(False, description="Refuse all keys of the application, at once.")
 
 
 class KeyMade(_Body):
     """An inference key to make."""
 
     team_id: TeamId
-    app_id: str | None = None
-    name: str | None = None
+    app_id: AppId | None = None
+    name: Name = None
     capture: Capture | None = None
     playback: Mode | None = Field(None, description="Whether recordings answer its calls; null and off: they do not.")
     expires_at: AwareDatetime | None = None
@@ -96,19 +104,19 @@ class ManagementKeyMade(_Body):
     """A management key to make. Nobody can grant a scope they lack."""
 
     scopes: list[str] = Field(examples=[["generations:read", "keys:*"]])
-    team_id: str | None = Field(None, description="Null: for all teams.")
-    name: str | None = None
+    team_id: TeamId | None = Field(None, description="Null: for all teams.")
+    name: Name = None
     expires_at: AwareDatetime | None = None
 
 
 class KeyChanged(_Body):
     """What to change of a key; what is left out stays."""
 
-    name: str | None = None
+    name: Name = None
     capture: Capture | None = None
     playback: Mode | None = None
     expires_at: AwareDatetime | None = None
-    disabled: bool = False
+    disabled: StrictBool = False
 
 
 class KeyRotated(_Body):
