@@ -30,9 +30,10 @@ _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"description": "A parameter is not valid; field names it."},
     **reading.REFUSALS,
 }
-_LINES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"content": {JSON_LINES: {"schema": {"type": "string"}}}},
-    **_REFUSALS,
+_EXPORT: Final[dict[str, Any]] = {
+    "summary": "Every record, as JSON lines",
+    "response_class": StreamingResponse,
+    "responses": {200: {"content": {JSON_LINES: {"schema": {"type": "string"}}}}, **_REFUSALS},
 }
 _NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {
     404: {"description": "No such record in this team. Another team's looks exactly the same."},
@@ -75,12 +76,7 @@ def router(parts: ControlParts) -> APIRouter:
         """Counts, tokens and cost, and of how many records the cost is unknown or known in part only."""
         return answers.json(sums(await desk.run(lambda: parts.reader.summary(narrowed(request, wanted, team)))))
 
-    @routes.get(
-        "/v1/generations/export",
-        summary="Every record, as JSON lines",
-        response_class=StreamingResponse,
-        responses=_LINES,
-    )
+    @routes.get("/v1/generations/export", **_EXPORT)
     async def export(request: Request, wanted: Wanted, team: Team = None) -> Response:
         """One record a line, newest first; then a manifest: how many they are, and the SHA-256 of all lines before it.
 
