@@ -118,6 +118,8 @@ ROWS = [
     ),
     Row("GET /v1/models", "/v1/models", foreign=200),
     Row("GET /v1/models/{name}", "/v1/models/openai%2Fnone", foreign=404, ok=404),
+    Row("GET /v1beta/models", "/v1beta/models", foreign=200),
+    Row("GET /v1beta/models/{name}", "/v1beta/models/openai%2Fnone", foreign=404, ok=404),
     Row("GET /v1/ledger", "/v1/ledger", (READ,), all_teams=True),
     Row("GET /v1/teams", "/v1/teams", TEAMS[:1], foreign=200),
     Row("POST /v1/teams", "/v1/teams", TEAMS[1:], ok=201, body={"team_id": "new-{n}"}, all_teams=True),

@@ -14,7 +14,7 @@ import pytest
 from emulators.gateway import Gateway
 from emulators.scripted import ScriptedUpstream, answer, chat_answer
 
-EXAMPLES = 100
+EXAMPLES = 40
 """Of each kind of data for each operation."""
 
 EXCLUDED = {

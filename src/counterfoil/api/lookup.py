@@ -66,7 +66,10 @@ _RECORD: Final[dict[int | str, dict[str, Any]]] = {
 _BODIES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The bodies.",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Content"}}},
+        "content": {
+            "application/json": {"schema": {"anyOf": [{"$ref": "#/components/schemas/Content"}, {}]}},
+            "*/*": {"schema": {"description": "With part: the body's own bytes and media type."}},
+        },
     },
     404: {"description": "No such generation, or its bodies are not there (any more); reason says which."},
     **reading.REFUSALS,

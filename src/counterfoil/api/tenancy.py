@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
 from msgspec import Struct
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from starlette.responses import Response
 
 from counterfoil.api import answers
@@ -26,6 +26,21 @@ from counterfoil.tenancy.directory import Directory
 from counterfoil.tenancy.documents import NewKey, plain
 from counterfoil.tenancy.keys import KeyKind
 
+
+def _text(value: object) -> object:
+    """A time is written as in RFC 3339; a number of seconds, which pydantic would take too, is not in the document."""
+    if value is not None and not (isinstance(value, str) and value[4:5] == "-"):
+        raise ValueError("must be a date and time such as 2030-01-01T00:00:00Z")
+    return value
+
+
+def _number(value: object) -> object:
+    """Text and booleans, which pydantic would take for numbers, are not in the document."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")  # noqa: TRY004  # pydantic turns a ValueError into its answer
+    return value
+
+
 Capture = Literal["full", "metadata", "off"]
 Mode = Literal["strict", "prefer", "off"]
 # Said in the document; held to by Admin, whose message says more than a pattern.
@@ -37,6 +52,7 @@ AppId = Annotated[
     str, Field(description="The application's id, spelt like a team's.", examples=["web"], json_schema_extra=_SLUG)
 ]
 Name = Annotated[str | None, Field(description="For people: one line.", json_schema_extra={"maxLength": 200})]
+Time = Annotated[AwareDatetime | None, BeforeValidator(_text)]
 TeamFilter = Annotated[str | None, Query(alias="team_id", description="Only this team's.")]
 InPath = Annotated[str, Path()]
 REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
@@ -96,7 +112,7 @@ class KeyMade(_Body):
     name: Name = None
     capture: Capture | None = None
     playback: Mode | None = Field(None, description="Whether recordings answer its calls; null and off: they do not.")
-    expires_at: AwareDatetime | None = None
+    expires_at: Time = None
     scopes: list[str] = Field([], description="generations:… rights beyond those of every inference key.")
 
 
@@ -106,7 +122,7 @@ class ManagementKeyMade(_Body):
     scopes: list[str] = Field(examples=[["generations:read", "keys:*"]])
     team_id: TeamId | None = Field(None, description="Null: for all teams.")
     name: Name = None
-    expires_at: AwareDatetime | None = None
+    expires_at: Time = None
 
 
 class KeyChanged(_Body):
@@ -115,7 +131,7 @@ class KeyChanged(_Body):
     name: Name = None
     capture: Capture | None = None
     playback: Mode | None = None
-    expires_at: AwareDatetime | None = None
+    expires_at: Time = None
     disabled: StrictBool = False
 
 
@@ -123,7 +139,9 @@ class KeyRotated(_Body):
     """How to rotate."""
 
     grace_seconds: Annotated[
-        int, Field(ge=0, le=GRACE_MS_MAX // 1000, description="How long the old secret still works.")
+        int,
+        BeforeValidator(_number),
+        Field(ge=0, le=GRACE_MS_MAX // 1000, description="How long the old secret still works."),
     ] = 0
 
 
