@@ -119,6 +119,8 @@ def test_a_broken_answer_becomes_a_clear_error(
     assert record["attempts"][0]["error_code"] == code
     assert record["latency_ms"] <= record["generation_ms"]
     assert record["cost_nanos"] == 0
+    told = record["attempts"][0]["status_code"] or 0
+    assert record["cost_state"] == ("free" if told >= 300 else "unknown")  # silence may have been charged for
     assert record["replay_request"] == json.loads(UNARY)
 
 
@@ -307,6 +309,8 @@ def test_a_client_that_leaves_a_stream_ends_it_upstream(gateway: Gateway, upstre
     generation_id = leave_after_first_frame(gateway, "local")
     record = wait_for_record(gateway, generation_id)
     assert (record["status_code"], record["error_code"]) == (499, "user:client_disconnected")
+    assert record["bytes_delivered"] == sum(map(len, FRAMES[:3]))
+    assert (record["cost_nanos"], record["cost_state"]) == (0, "unknown")
     wait_until(lambda: upstream.hung_up == hung_up + 1)
 
 
@@ -319,6 +323,7 @@ def test_a_drained_provider_is_read_to_its_end(gateway: Gateway, upstream: Scrip
     assert (record["status_code"], record["error_code"]) == (499, "user:client_disconnected")
     assert record["usage"]["source"] == "reported"
     assert record["usage"]["total_tokens"] == 12
+    assert 0 < record["bytes_delivered"] < sum(map(len, FRAMES))
     assert record["cost_nanos"] > 0
 
 

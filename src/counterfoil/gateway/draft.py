@@ -26,6 +26,7 @@ from counterfoil.record.usage import UsageSource
 from counterfoil.routing.plan import Target
 from counterfoil.surfaces.base import Call, Reading
 
+CLIENT_LEFT = 499
 MESSAGE_LENGTH_MAX = 500
 _NS_PER_MS = 1_000_000
 
@@ -195,7 +196,7 @@ def record_of(
         cost_reason=charge.reason,
         attempts=tuple(draft.attempts),
         finish_reason=reading.finish_reason,
-        gateway_ms=milliseconds(now_ns - draft.arrived_ns - int(generation_ms * _NS_PER_MS)) if relay else None,
+        gateway_ms=milliseconds(now_ns - draft.arrived_ns - _upstream_ns(draft, generation_ms)) if relay else None,
         requested_model=(call and call.model) or None,
         native_model=reading.native_model,
         service_tier=reading.service_tier,
@@ -204,10 +205,24 @@ def record_of(
         session_id=draft.session_id if details else None,
         end_user=call.end_user if call is not None and details else None,
         tags=call.tags if call is not None and call.tags and details else UNSET,
+        bytes_delivered=_left_after(status, relay),
         book=draft.book,
         playback_of=draft.playback_of or UNSET,
         idempotency=draft.idempotency if details else _without_key(draft.idempotency),
     )
+
+
+def _upstream_ns(draft: Draft, generation_ms: float) -> int:
+    """The time spent on providers: on the final attempt, and on those before it that were dispatched."""
+    earlier = sum(attempt.generation_ms or 0.0 for attempt in draft.attempts[:-1]) if len(draft.attempts) > 1 else 0.0
+    return int((generation_ms + earlier) * _NS_PER_MS)
+
+
+def _left_after(status: int, relay: Relay | None) -> int | UnsetType:
+    """The bytes of the body that a client which left had been sent."""
+    if status != CLIENT_LEFT or relay is None or relay.left_after is None:
+        return UNSET
+    return relay.left_after
 
 
 def _without_key(idempotency: Idempotency | UnsetType) -> Idempotency | UnsetType:

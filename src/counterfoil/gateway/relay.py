@@ -103,6 +103,7 @@ class Relay:
         "_reading",
         "_released",
         "_rest",
+        "_sent",
         "_tail",
         "_trailing",
         "begun",
@@ -119,6 +120,7 @@ class Relay:
         "first_lines",
         "keeps",
         "last_ns",
+        "left_after",
         "media_type",
         "meter",
         "offsets_us",
@@ -158,6 +160,8 @@ class Relay:
         self.chunks: list[bytes] = []
         self.offsets_us: list[int] = []
         self.begun = False
+        self._sent = 0
+        self.left_after: int | None = None  # bytes of the body that a client which left had been sent
         self.too_large = False
         self.fault: Fault | None = None
         self.dispatched_ns = 0
@@ -246,6 +250,7 @@ class Relay:
     # The client, from the exchange.
 
     def on_client_gone(self) -> None:
+        self.left_after = self._sent
         connection = self._connection
         if self.done.done():
             if self._released and connection is not None and not self._ended:
@@ -406,6 +411,7 @@ class Relay:
             self.chunks.append(data)
 
     def _send(self, data: bytes) -> None:
+        self._sent += len(data)
         if self.begun:
             self.exchange.write(data)
             return

@@ -401,10 +401,13 @@ class Gateway:
         )
 
     def _note_attempt(self, draft: Draft, target: Target, relay: Relay, fault: Fault | None) -> None:
-        """Add an ended attempt and what it cost. A provider that refused without usage charged nothing."""
+        """Add an ended attempt and what it cost. A provider that refused without usage charged nothing.
+
+        One that fell silent, or broke off an answer, may have charged: that cost is unknown and not nothing.
+        """
         reading = relay.reading()
         charge = None
-        if fault is None or relay.begun or reading.usage.source is not UsageSource.ABSENT:
+        if relay.status < 300 or reading.usage.source is not UsageSource.ABSENT:
             charge = self._charge(draft, target, reading)
             draft.charges.append(charge)
         draft.attempts.append(attempt_of(draft, target, relay, fault, reading, charge))
