@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from counterfoil.cli import main
+from counterfoil.cli import main, render
 from counterfoil.folder import DataFolder
+from counterfoil.record import words
 from counterfoil.record.charge import CostState
 from counterfoil.record.record import Attempt, CapturePolicy
 from counterfoil.record.usage import ABSENT
@@ -204,6 +207,20 @@ def test_tail_prints_the_newest_last(run: Run) -> None:
     assert [line.split()[1] for line in ended.text.splitlines()] == [request_id(number) for number in (6, 7, 8)]
     records = run("generations", "tail", "--once", "--json").text.splitlines()
     assert [json.loads(line)["request_id"] for line in records] == [request_id(n) for n in range(1, RECORDS + 1)]
+
+
+def test_a_list_on_a_narrow_terminal_cuts_nothing(run: Run) -> None:
+    """In 80 columns each id is whole, to be copied, and no cost or model is shortened."""
+    values = json.loads(run("generations", "list", "--json").out)["data"]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(render.Listing(values))
+    shown = console.export_text()
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    for value in values:
+        assert value["request_id"] in shown
+        assert value["model_id"] in shown
+        assert words.cost(value["cost_nanos"], value["cost_state"]) in shown
 
 
 def test_an_export_is_the_control_planes(run: Run, plane: ControlPlane, key: str, tmp_path: Path) -> None:

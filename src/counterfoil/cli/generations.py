@@ -57,7 +57,7 @@ def list_(
         if not rows.data:
             sys.stderr.write("There are no such records.\n")
             return
-        _print(render.listing(msgspec.json.decode(row) for row in rows.data))
+        _print(render.Listing(msgspec.json.decode(row) for row in rows.data))
         output.lines(_sum(ledger.summary(selection), shown=len(rows.data)))
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -33,6 +34,8 @@ _SOURCES: Final = {
     "partial": "known in part",
     "absent": "not reported by the provider",
 }
+WIDTH_MAX: Final = 1000
+"""Wider than any row of a list."""
 _STYLES: Final = {True: "green", False: "red"}
 _REASONS: Final = {
     "not_captured": "the request was not captured",
@@ -65,8 +68,35 @@ def record(value: dict[str, Any]) -> RenderableType:
     )
 
 
-def listing(values: Iterable[dict[str, Any]]) -> Table:
-    """Many records, one a row, in the order given."""
+class Listing:
+    """Many records in the order given: a row each where that fits the terminal, else two short lines each."""
+
+    def __init__(self, values: Iterable[dict[str, Any]]) -> None:
+        self._values = list(values)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = _wide(self._values)
+        fits = Measurement.get(console, options.update(width=WIDTH_MAX), wide).maximum <= options.max_width
+        yield wide if fits else _narrow(self._values)
+
+
+def _narrow(values: Iterable[dict[str, Any]]) -> Table:
+    """For 80 columns: what must be whole stays whole, an id above all, since it is there to be copied."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", ratio=1)
+    table.add_column(justify="right", no_wrap=True)
+    for value in values:
+        when, request_id, said, model, app, *tokens, took, cost = _cells(value)
+        named = model if value["app_id"] is None else Text(" · ").join([model, app])
+        used = "" if tokens[0].plain == "–" else f"{tokens[0]} in, {tokens[1]} out, "
+        table.add_row(
+            Text("\n").join([request_id, when]), Text("\n").join([said, named]), Text(f"{cost}\n{used}{took}")
+        )
+    return table
+
+
+def _wide(values: Iterable[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, style in (("when (UTC)", "dim"), ("id", ""), ("status", ""), ("model", ""), ("app", "dim")):
         table.add_column(heading, style=style, no_wrap=heading in ("when (UTC)", "id", "status"), overflow="fold")
@@ -232,17 +262,17 @@ def _replay(value: dict[str, Any]) -> Text:
     return _text(f"not possible: {_REASONS.get(reason, reason)}", "yellow")
 
 
-def _cells(value: dict[str, Any]) -> Iterator[RenderableType]:
+def _cells(value: dict[str, Any]) -> Iterator[Text]:
     known = value["usage"]["source"] != "absent"
-    yield value["created_at"].replace("T", " ").removesuffix("Z")
+    yield Text(value["created_at"].replace("T", " ").removesuffix("Z"), style="dim")
     yield _text(value["request_id"])
     said = str(value["status_code"]) + ("" if value["success"] else f" {value['error_code']}")
     yield _text(said, _STYLES[bool(value["success"])])
     yield _text(value["model_id"])
     yield _text(value["app_id"] or "–")
-    yield f"{value['usage']['prompt_tokens']:,}" if known else "–"
-    yield f"{value['usage']['completion_tokens']:,}" if known else "–"
-    yield words.duration(value["generation_ms"])
+    yield Text(f"{value['usage']['prompt_tokens']:,}" if known else "–")
+    yield Text(f"{value['usage']['completion_tokens']:,}" if known else "–")
+    yield Text(words.duration(value["generation_ms"]))
     yield _text(words.cost(value["cost_nanos"], value["cost_state"]))
 
 
