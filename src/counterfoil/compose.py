@@ -41,6 +41,8 @@ from counterfoil.providers.provider import Provider
 from counterfoil.providers.provider import build as build_provider
 from counterfoil.record.ids import IdSource
 from counterfoil.record.record import CapturePolicy
+from counterfoil.replay.bulk.runs import Runs
+from counterfoil.replay.bulk.store import RunStore
 from counterfoil.replay.one import Replayer
 from counterfoil.routing.plan import Alias, Routes, Target
 from counterfoil.surfaces import registry
@@ -93,6 +95,8 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     )
     board = Board(gateway, ledger, folder.journal, loop)
     gateway.repeats = make_repeats(config, folder, gateway, ledger, reader)
+    replayer = Replayer(gateway, reader, routes, lambda: book, _wall_ms)
+    runs = Runs(RunStore(folder), replayer, folder.journal, directory.holder, _wall_ms)
     app = build_api(
         ControlParts(
             reader=reader,
@@ -100,7 +104,8 @@ async def serve(config: Config, folder: DataFolder) -> Host:
             admin=Admin(folder, check_address=team_addresses.check),
             book=lambda: book,
             erase=ledger.erase,
-            replayer=Replayer(gateway, reader, routes, lambda: book, _wall_ms),
+            replayer=replayer,
+            runs=runs,
             models=lambda principal: models_of(routes, book, principal),
             health=lambda: health_of(gateway, ledger),
             metrics=lambda: figures_of(board.figures(), reader, folder),
@@ -109,17 +114,25 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     control.extend(prefixes(app))
 
     board.start()
+    runs.take_up()
 
-    return Host(gateway, app, config.server, _stopper(board, gateway.repeats, ledger, library, reader, directory))
+    return Host(gateway, app, config.server, _stopper(board, runs, gateway.repeats, ledger, library, reader, directory))
 
 
 def _stopper(
-    board: Board, repeats: Repeats, ledger: Ledger, library: LedgerLibrary, reader: LedgerReader, directory: Directory
+    board: Board,
+    runs: Runs,
+    repeats: Repeats,
+    ledger: Ledger,
+    library: LedgerLibrary,
+    reader: LedgerReader,
+    directory: Directory,
 ) -> Callable[[], Awaitable[None]]:
     """What a worker leaves in order, once its last call has settled."""
 
     async def stopped() -> None:
         board.stop()
+        await runs.close()
         await repeats.close()
         await ledger.close()
         library.close()

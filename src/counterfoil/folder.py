@@ -12,6 +12,7 @@
     ├── books/                  every price book a record refers to, by content hash
     ├── journal/                calls in flight (intents) and what was counted (tally), a file each a writer
     ├── reserve                 disk kept back for calls in flight when it is full
+    ├── replays/                bulk runs: runs.db, and a lock for each run that is driven; made on first use
     └── secrets/                0700; each file 0600, 32 random bytes, made on first use
         ├── pepper              keys API keys' digests
         ├── kek                 wraps the teams' data keys
@@ -97,6 +98,10 @@ class DataFolder:
     @property
     def journal(self) -> Path:
         return self.root / "journal"
+
+    @property
+    def replays(self) -> Path:
+        return self.root / "replays"
 
     @property
     def secrets(self) -> Path:

@@ -29,6 +29,7 @@ from counterfoil.api import (
     pages,
     pricing,
     replay,
+    replays,
     schema,
     status,
     tenancy,
@@ -85,6 +86,8 @@ def build(parts: ControlParts) -> FastAPI:
     app.include_router(generations.router(parts))
     if parts.replayer is not None:
         app.include_router(replay.router(replay.ReplayParts(parts.directory, parts.replayer)))
+    if parts.runs is not None:
+        app.include_router(replays.router(replays.ReplaysParts(parts.directory, parts.runs)))
     lookup.add_by_path(app, parts)
     app.include_router(models.router(parts))
     app.include_router(ledger.router(parts))

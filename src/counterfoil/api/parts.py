@@ -15,6 +15,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from counterfoil.ledger.query import LedgerReader
     from counterfoil.pricing.book import PriceBook
+    from counterfoil.replay.bulk.runs import Runs
     from counterfoil.replay.one import Replayer
     from counterfoil.tenancy.admin import Admin
     from counterfoil.tenancy.directory import Directory, Principal
@@ -79,8 +80,8 @@ class ControlParts:
     """Everything :func:`counterfoil.api.app.build` needs.
 
     ``models`` gives what a principal's team may call, as OpenAI model objects (``id``, ``object``, ``owned_by`` and
-    more). ``replayer`` is there when a gateway can run calls again. ``erase`` destroys the bodies of one generation
-    (team id, request id) and gives whether there were any.
+    more). ``replayer`` is there when a gateway can run calls again, ``runs`` when many. ``erase`` destroys the bodies
+    of one generation (team id, request id) and gives whether there were any.
     """
 
     reader: LedgerReader
@@ -90,5 +91,6 @@ class ControlParts:
     erase: Callable[[str, str], bool]
     models: Callable[[Principal], list[dict[str, Any]]] = _no_models
     replayer: Replayer | None = None
+    runs: Runs | None = None
     health: Callable[[], Health] = Health
     metrics: Callable[[], Figures] = Figures

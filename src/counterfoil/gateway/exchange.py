@@ -38,7 +38,7 @@ class Listener(Protocol):
 class Exchange:
     """A request, complete or refused (``fault``), and the way back. Also plays uvicorn's *cycle* for its protocol."""
 
-    # What only the calls behind an idempotency key have (``keyed``); for all others these two are nobody's.
+    # What only the calls behind an idempotency key have (``keyed``), and the id of bulk reruns; for others nobody's.
     request_id: str | None = None
     idempotency: Idempotency | UnsetType = UNSET
 

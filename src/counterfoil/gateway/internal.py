@@ -30,7 +30,7 @@ class Answer(Struct, frozen=True):
 class InternalExchange(Exchange):
     """An exchange whose client is this process. ``on_piece`` hears every piece of the body as it comes."""
 
-    __slots__ = ("_fields", "_on_piece", "_pieces", "_status", "answered")
+    __slots__ = ("_fields", "_on_piece", "_pieces", "_status", "answered", "request_id")
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class InternalExchange(Exchange):
         headers: Mapping[bytes, bytes],
         body: bytes,
         on_piece: Callable[[bytes], None] | None = None,
+        request_id: str | None = None,
     ) -> None:
         path, _, query = target.partition("?")
         surface = gateway.surface_of(path.encode())
@@ -49,6 +50,7 @@ class InternalExchange(Exchange):
             None, "POST", path, query, dict(headers), surface, time.time_ns() // 1_000_000, time.monotonic_ns()
         )
         self.principal = principal
+        self.request_id = request_id
         self.parts = [body]
         self.complete_body = True
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -110,13 +112,16 @@ async def call(
     headers: Mapping[bytes, bytes],
     body: bytes,
     on_piece: Callable[[bytes], None] | None = None,
+    request_id: str | None = None,
 ) -> Answer:
     """Call ``target`` (path and query) as ``principal`` and give the answer; its record is durable by then.
+
+    ``request_id`` is the id the call gets, for who computes ids; no record may have it yet.
 
     Must run on the gateway's loop. A fault of the caller is an answer (400 and so on) with a record, as for any
     client; only a path that is no endpoint raises :class:`CallerFault`. Cancelling hangs up, as a client would.
     """
-    exchange = InternalExchange(gateway, principal, target, headers, body, on_piece)
+    exchange = InternalExchange(gateway, principal, target, headers, body, on_piece, request_id)
     exchange.task = asyncio.get_running_loop().create_task(gateway.run(exchange))
     try:
         await asyncio.shield(exchange.answered)

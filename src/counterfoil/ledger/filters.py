@@ -39,7 +39,10 @@ Statement = tuple[str, dict[str, Any]]
 
 
 class Filter(Struct, frozen=True, kw_only=True):
-    """Which records; everything that is set must hold. Times are Unix milliseconds of admission, ``until_ms`` open."""
+    """Which records; everything that is set must hold. Times are Unix milliseconds of admission, ``until_ms`` open.
+
+    ``rerun`` asks for records that rerun another one, or (false) that do not.
+    """
 
     team_id: str | None = None
     app_id: str | None = None
@@ -59,6 +62,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     until_ms: int | None = None
     min_cost_nanos: int | None = None
     max_cost_nanos: int | None = None
+    rerun: bool | None = None
 
 
 class Cursor(Struct, frozen=True):
@@ -120,6 +124,21 @@ def scan(wanted: Filter, after: int, limit: int) -> Statement:
     return f"SELECT g.seq, g.record FROM generations g WHERE {found} ORDER BY g.seq LIMIT :limit", values  # noqa: S608
 
 
+def identities(wanted: Filter, limit: int) -> Statement:
+    """The statement of ids alone: id, whether its bodies are there, and what became of them when it was written."""
+    conditions, values = _conditions(wanted)
+    values["limit"] = limit
+    columns = "g.id AS id, EXISTS (SELECT 1 FROM bodies b WHERE b.seq = g.seq) AS kept, g.capture_state AS state"
+    source, found, _ = _source(wanted)
+    statement = f"""
+        SELECT {columns} FROM {source} WHERE {_all(*found, *conditions)}
+        UNION ALL
+        SELECT {columns} FROM generations g WHERE {_all(f"g.seq > {_INDEXED}", *conditions)}
+        LIMIT :limit
+    """  # noqa: S608  # as above
+    return statement, values
+
+
 def storable(wanted: Filter) -> bool:
     """Whether every text of ``wanted`` can be in a record at all; one with a lone surrogate never is."""
     try:
@@ -176,4 +195,6 @@ def _conditions(wanted: Filter) -> tuple[list[str], dict[str, Any]]:
                 values["value_key"] = value_key(value)
     if wanted.success is not None:
         conditions.append("g.error_code IS NULL" if wanted.success else "g.error_code IS NOT NULL")
+    if wanted.rerun is not None:
+        conditions.append("g.replay_of IS NOT NULL" if wanted.rerun else "g.replay_of IS NULL")
     return conditions, values

@@ -156,7 +156,17 @@ def count_open(journal: Path) -> int:
     return total
 
 
-def _read(view: mmap.mmap, slot: int) -> Intent | None:
+def open_ids(journal: Path) -> list[str]:
+    """The ids of the calls in the open slots of all logs, also those of running gateways."""
+    found: list[str] = []
+    for number in writer_numbers(journal):
+        data = (journal / f"writer-{number:03d}.intents").read_bytes()
+        opened = (slot for slot in range(len(data) // SLOT_BYTES) if data[slot * SLOT_BYTES] == _OPEN)
+        found += [intent.request_id for slot in opened if (intent := _read(data, slot)) is not None]
+    return found
+
+
+def _read(view: mmap.mmap | bytes, slot: int) -> Intent | None:
     at = slot * SLOT_BYTES
     length, checksum = _HEAD.unpack_from(view, at + 1)
     payload = view[at + _PAYLOAD_AT : at + _PAYLOAD_AT + min(length, _PAYLOAD_MAX)]

@@ -23,7 +23,17 @@ from counterfoil.capture.seal import BodyUnreadable, KeyRing, Opener
 from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
-from counterfoil.ledger.filters import SEGMENT_BITS, Cursor, Filter, listing, narrows, scan, storable, sums
+from counterfoil.ledger.filters import (
+    SEGMENT_BITS,
+    Cursor,
+    Filter,
+    identities,
+    listing,
+    narrows,
+    scan,
+    storable,
+    sums,
+)
 from counterfoil.ledger.intents import count_open
 from counterfoil.ledger.packing import Unpacker
 from counterfoil.ledger.rows import value_key
@@ -73,6 +83,13 @@ class Page(Struct, frozen=True):
 
     records: list[StoredRecord]
     next: Cursor | None
+
+
+class Identity(Struct, frozen=True):
+    """Which record, as its 128-bit id, and the state of its bodies as of now."""
+
+    value: int
+    capture_state: CaptureState
 
 
 class Summary(Struct, frozen=True):
@@ -206,6 +223,20 @@ class LedgerReader:
                 return
             after = rows[-1][0]
 
+    def identities(self, wanted: Filter, limit: int) -> list[Identity]:
+        """The ids of at most ``limit`` records of ``wanted``, by time of the id; no record is unpacked for it.
+
+        Bodies that are gone before their record said so are ``expired`` here, erased ones too.
+        """
+        if not storable(wanted):
+            return []
+        try:
+            rows = list(self._connection().execute(*identities(wanted, limit)))
+        except apsw.Error as error:
+            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
+        found = [Identity(int.from_bytes(row[0], "big"), _state_now(row[1], row[2])) for row in rows]
+        return sorted(found, key=lambda one: one.value)
+
     def all(self) -> Iterator[StoredRecord]:
         """Every record in the order of commit; those that come meanwhile may be among them."""
         last = 0
@@ -330,3 +361,8 @@ class LedgerReader:
         chain = Chain(writer_name(writer), sequence, digest.hex())
         data = self._unpacker().unpack(packed)
         return StoredRecord(ids.text(int.from_bytes(identity, "big")), team_id, data, chain, now, seq)
+
+
+def _state_now(kept: int, written: str) -> CaptureState:
+    state = CaptureState(written)
+    return state if kept or state is not CaptureState.STORED else CaptureState.EXPIRED

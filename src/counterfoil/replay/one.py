@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any, Final, cast
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from counterfoil.capture.body import Capture
 from counterfoil.errors import CallerFault
@@ -33,7 +33,7 @@ from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.replay import diff, override
 from counterfoil.replay.override import Overrides, Sendable
 from counterfoil.replay.text import Said, said
-from counterfoil.routing.plan import Routes
+from counterfoil.routing.plan import Routes, Target
 from counterfoil.surfaces.base import Request, Surface
 from counterfoil.tenancy.principal import Principal
 
@@ -43,6 +43,10 @@ OUTPUT_FACTOR: Final = 4
 """How much longer than the original an answer without a limit is reckoned at most."""
 CONTEXT_OUTPUT_MIN: Final = 1_024
 """Tokens of output reckoned at least, where neither the request nor the original gives a measure."""
+BYTES_PER_TOKEN: Final = 3
+"""Text is longer than that for a token, in the tokenizers in use."""
+TOKENIZER_PERCENT: Final = 140
+"""What another model's tokenizer makes of the same text at most."""
 _LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
@@ -118,6 +122,7 @@ class Rerun(Struct, frozen=True):
     request_id: str
     status: int
     answer: bytes
+    retry_after: str | None = None
 
 
 class Replayer:
@@ -131,9 +136,9 @@ class Replayer:
         book: Callable[[], PriceBook],
         now_ms: Callable[[], int],
     ) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
         self.reader = reader
-        self._routes = routes
+        self.routes = routes
         self._book = book
         self._now_ms = now_ms
 
@@ -150,7 +155,7 @@ class Replayer:
             raise CannotReplay(why(stored))
         record = codec.decode(stored.data)
         path = record.endpoint.partition("?")[0]
-        surface = self._gateway.surface_of(path.encode())
+        surface = self.gateway.surface_of(path.encode())
         if surface is None:
             raise CallerFault("conflict", f"{path} is no endpoint that can be called again.")
         request = Sendable(record.endpoint, capture.request_type, capture.request)
@@ -161,11 +166,12 @@ class Replayer:
         record = original.record
         request = override.apply(original.request, original.surface, wish.overrides, record.model_id)
         path, _, query = request.target.partition("?")
-        surface = self._gateway.surface_of(path.encode()) or original.surface
+        surface = self.gateway.surface_of(path.encode()) or original.surface
         headers = {b"content-type": request.content_type.encode("latin-1", "replace")}
         call = surface.peek(Request("POST", path, query, headers, request.body))
-        target = self._routes.plan(call.model, surface.name)[0]
-        estimate = self._estimate(record, request, target.provider.name, target.model)
+        targets = self.routes.plan(call.model, surface.name)
+        target = targets[0]
+        estimate = dearest([self._estimate(original, request, one) for one in targets])
         same = request.body == original.request.body and request.target == original.request.target
         return Plan(request, target.model_id, target.provider.name, estimate, same)
 
@@ -186,8 +192,12 @@ class Replayer:
         original: Original,
         plan: Plan,
         on_piece: Callable[[bytes], None] | None = None,
+        request_id: str | None = None,
     ) -> Rerun:
-        """Run it once, as ``principal`` of the original's team; the new record is durable on return."""
+        """Run it once, as ``principal`` of the original's team; the new record is durable on return.
+
+        ``request_id`` is for bulk runs, whose ids are computed.
+        """
         if not principal.sees(original.stored.team_id):
             raise CallerFault("not_found")
         headers = {
@@ -201,7 +211,17 @@ class Replayer:
         if original.record.session_id is not None:
             headers[b"x-session-id"] = original.record.session_id.encode()
         request = plan.request
-        answer = await internal.call(self._gateway, principal, request.target, headers, request.body, on_piece)
+        answer = await internal.call(
+            self.gateway, principal, request.target, headers, request.body, on_piece, request_id
+        )
+        return Rerun(answer.request_id, answer.status, answer.body, answer.headers.get("retry-after"))
+
+    async def call(self, principal: Principal, request: Sendable, request_id: str) -> Rerun:
+        """Make a call of our own, such as a judge's; its record is durable on return."""
+        headers = {b"content-type": request.content_type.encode()}
+        answer = await internal.call(
+            self.gateway, principal, request.target, headers, request.body, request_id=request_id
+        )
         return Rerun(answer.request_id, answer.status, answer.body)
 
     async def runs(self, principal: Principal, original: Original, plan: Plan, wish: Wish) -> list[Rerun]:
@@ -230,18 +250,31 @@ class Replayer:
         capture = self.reader.capture(stored) if stored.capture_state is CaptureState.STORED else None
         return None if capture is None else said(capture)
 
-    def _estimate(self, record: Record, request: Sendable, provider: str, model: str) -> Estimate:
-        usage = record.usage
-        prompt = usage.prompt_tokens
-        if usage.source is UsageSource.ABSENT or not prompt:
-            prompt = len(request.body) // 3  # no text has more tokens than that in any tokenizer in use
+    def _estimate(self, original: Original, request: Sendable, target: Target) -> Estimate:
+        record, usage = original.record, original.record.usage
+        prompt = usage.prompt_tokens + max(0, len(request.body) - len(original.request.body)) // BYTES_PER_TOKEN
+        if usage.source is UsageSource.ABSENT or not usage.prompt_tokens:
+            prompt = len(request.body) // BYTES_PER_TOKEN
+        elif target.model_id != record.model_id:
+            prompt = prompt * TOKENIZER_PERCENT // 100
         output = output_limit(request) or max(usage.completion_tokens * OUTPUT_FACTOR, CONTEXT_OUTPUT_MIN)
+        return self.estimate(record.team_id, target.provider.name, target.model, prompt, output, usage.meters)
+
+    def estimate(
+        self,
+        team_id: str,
+        provider: str,
+        model: str,
+        prompt: int,
+        output: int,
+        meters: dict[str, int] | UnsetType = UNSET,
+    ) -> Estimate:
+        """What a call may cost: its input alone, and with ``output`` tokens of output."""
         now = self._now_ms()
 
         def price(completion: int) -> tuple[int, CostState, str | None]:
-            meters = usage.meters if usage.meters is not UNSET else UNSET
             asked = Usage(prompt, completion, prompt + completion, meters=meters, source=UsageSource.ESTIMATED)
-            charge = self._book().price(provider, model, asked, now, team_id=record.team_id)
+            charge = self._book().price(provider, model, asked, now, team_id=team_id)
             return charge.nanos, charge.state, charge.reason
 
         low, _, _ = price(0)
@@ -249,6 +282,15 @@ class Replayer:
         if state in (CostState.UNKNOWN, CostState.PARTIAL):
             return Estimate(None, None, state, reason)
         return Estimate(low, max(low, high), CostState.ESTIMATED if state is CostState.EXACT else state, reason)
+
+
+def dearest(estimates: list[Estimate]) -> Estimate:
+    """The first of ``estimates``, its upper end the highest of all: a route may fall back on any of its targets."""
+    highs = [one.high_nanos for one in estimates]
+    unknown = next((one for one in estimates if one.high_nanos is None), None)
+    if unknown is not None:
+        return unknown
+    return msgspec.structs.replace(estimates[0], high_nanos=max(high for high in highs if high is not None))
 
 
 def why(stored: StoredRecord) -> Unavailable:

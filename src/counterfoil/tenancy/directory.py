@@ -70,6 +70,23 @@ class Directory:
                     return principal
         return self._find(key_text)
 
+    def holder(self, key_id: str, team_id: str) -> Principal:
+        """The holder of the key with this public id, acting in ``team_id``: for work that outlives its request.
+
+        Asked before each step of such work, so that a revoked key stops it. Raises :class:`KeyRefused`, and
+        :class:`ScopeMissing` for a team that key does not see.
+        """
+        with self._store.lock:
+            self._refresh()
+            rows = self._store.rows(queries.HOLDER, (key_id,))
+            if not rows:
+                raise KeyRefused(KeyReason.UNKNOWN)
+            reasons = [_refusal(row, self._now_ms()) for row in rows]
+            good = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
+            if not good:
+                raise KeyRefused(reasons[0] or KeyReason.UNKNOWN)
+            return self.for_team(self._principal(key_id, good[0]), team_id)
+
     def for_team(self, principal: Principal, team_id: str) -> Principal:
         """``principal`` acting inside ``team_id``: with that team's provider keys, and no more captured than it allows.
 
