@@ -95,8 +95,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     )
     board = Board(gateway, ledger, folder.journal, loop)
     gateway.repeats = make_repeats(config, folder, gateway, ledger, reader)
-    replayer = Replayer(gateway, reader, routes, lambda: book, _wall_ms)
-    runs = Runs(RunStore(folder), replayer, folder.journal, directory.holder, _wall_ms)
+    runs = make_runs(folder, Replayer(gateway, reader, routes, lambda: book, _wall_ms), directory)
     app = build_api(
         ControlParts(
             reader=reader,
@@ -104,7 +103,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
             admin=Admin(folder, check_address=team_addresses.check),
             book=lambda: book,
             erase=ledger.erase,
-            replayer=replayer,
+            replayer=runs.replayer,
             runs=runs,
             models=lambda principal: models_of(routes, book, principal),
             health=lambda: health_of(gateway, ledger),
@@ -117,6 +116,11 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     runs.take_up()
 
     return Host(gateway, app, config.server, _stopper(board, runs, gateway.repeats, ledger, library, reader, directory))
+
+
+def make_runs(folder: DataFolder, replayer: Replayer, directory: Directory) -> Runs:
+    """The bulk runs of ``folder``, as this worker drives them."""
+    return Runs(RunStore(folder), replayer, folder.journal, directory.holder, _wall_ms)
 
 
 def _stopper(
