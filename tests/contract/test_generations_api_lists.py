@@ -156,6 +156,26 @@ def test_a_sum_says_what_it_does_not_know(plane: ControlPlane, keys: dict[str, s
         "partial_cost": 1,
         "estimated_cost": 0,
         "by_cost_state": {"exact": 23, "unknown": 1, "partial": 1},
+        "unpriced_meters": {"output_tokens": 2},
+        "byok": {"records": 1, "cost_nanos": 1000, "fee_nanos": 0, "unknown_fee": 0, "estimated_fee": 0},
+        "provider_reported": {
+            "records": 0,
+            "cost_nanos": 0,
+            "provider_cost_nanos": 0,
+            "drift_nanos": 0,
+            "incomparable": 0,
+        },
+    }
+    page = plane.get("/v1/generations/search?limit=1000", keys["owner"]).json["sums"]
+    manifest = json.loads(plane.get("/v1/generations/export", keys["owner"]).body.splitlines()[-1])["manifest"]
+    assert page["cost_nanos"] == manifest["cost_nanos"] == answer["cost_nanos"]
+    assert page["coverage"] == manifest["coverage"]
+    assert page["coverage"] == {
+        "records": RECORDS,
+        "unknown_cost": 1,
+        "partial_cost": 1,
+        "estimated_cost": 0,
+        "unpriced_meters": {"output_tokens": 2},
     }
     assert plane.get("/v1/generations/summary?provider=none", keys["owner"]).json["records"] == 0
 
@@ -166,14 +186,16 @@ def test_an_export_is_whole_and_says_so(plane: ControlPlane, keys: dict[str, str
     *lines, last = answer.body.splitlines(keepends=True)
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert answer.headers["cache-control"] == "no-store"
-    assert json.loads(last) == {"manifest": {"records": RECORDS, "sha256": hashlib.sha256(b"".join(lines)).hexdigest()}}
+    manifest = json.loads(last)["manifest"]
+    assert (manifest["records"], manifest["sha256"]) == (RECORDS, hashlib.sha256(b"".join(lines)).hexdigest())
     assert [json.loads(line)["request_id"] for line in lines] == [request_id(n) for n in range(RECORDS, 0, -1)]
 
 
 def test_an_empty_export_has_its_manifest(plane: ControlPlane, keys: dict[str, str]) -> None:
     """Nothing found is said as plainly as something found."""
     answer = plane.get("/v1/generations/export?provider=none", keys["owner"])
-    assert answer.json["manifest"] == {"records": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+    manifest = answer.json["manifest"]
+    assert (manifest["records"], manifest["sha256"]) == (0, hashlib.sha256(b"").hexdigest())
 
 
 def test_bodies_are_given_as_they_were(plane: ControlPlane, keys: dict[str, str]) -> None:

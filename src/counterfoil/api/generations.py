@@ -20,6 +20,7 @@ from counterfoil.api.parts import ControlParts
 from counterfoil.api.reading import Desk
 from counterfoil.ledger.query import PAGE_ROWS_MAX, Cursor, Filter, Page, StoredRecord, Summary
 from counterfoil.record.charge import CostState
+from counterfoil.record.coverage import Sums
 from counterfoil.record.money import CURRENCY
 
 ERASE: Final = "generations:erase"
@@ -66,10 +67,12 @@ def router(parts: ControlParts) -> APIRouter:
         cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
         limit: Limit = 50,
     ) -> Response:
-        """A page of records without what was captured of them, and the cursor of the next page (null at the end)."""
+        """A page of records without what was captured of them, and what they add up to.
+
+        ``next`` is the cursor of the next page, null at the end; ``sums`` says what part of the cost is not known.
+        """
         page = await desk.run(read, request, wanted, team, cursor, limit)
-        rows = b",".join(_listed(stored) for stored in page.records)
-        return answers.raw(b'{"data":[%b],"next":%b}' % (rows, _encode(cursor_text(page.next))))
+        return answers.raw(page_answer([_listed(stored) for stored in page.records], cursor_text(page.next)))
 
     @routes.get("/v1/generations/summary", summary="Sums over records", responses=_REFUSALS)
     async def summary(request: Request, wanted: Wanted, team: Team = None) -> Response:
@@ -80,7 +83,8 @@ def router(parts: ControlParts) -> APIRouter:
     async def export(request: Request, wanted: Wanted, team: Team = None) -> Response:
         """One record a line, newest first; then a manifest: how many they are, and the SHA-256 of all lines before it.
 
-        An export without a manifest was cut short.
+        It also says what they cost, and which records and meters could not be priced. An export without a manifest
+        was cut short.
         """
         narrow = await desk.run(narrowed, request, wanted, team)
         first = await desk.run(parts.reader.page, narrow, None, PAGE_ROWS_MAX)
@@ -106,9 +110,11 @@ def router(parts: ControlParts) -> APIRouter:
 
 
 async def _exported(desk: Desk, parts: ControlParts, wanted: Filter, page: Page) -> AsyncIterator[bytes]:
-    count, digest = 0, hashlib.sha256()
+    count, digest, sums = 0, hashlib.sha256(), Sums()
     while True:
         lines = b"".join(_listed(stored) + b"\n" for stored in page.records)
+        for stored in page.records:
+            sums.add(stored.data)
         digest.update(lines)
         count += len(page.records)
         yield lines
@@ -116,7 +122,20 @@ async def _exported(desk: Desk, parts: ControlParts, wanted: Filter, page: Page)
             break
         cursor: Cursor = page.next
         page = await desk.run(parts.reader.page, wanted, cursor, PAGE_ROWS_MAX)
-    yield _encode({"manifest": {"records": count, "sha256": digest.hexdigest()}}) + b"\n"
+    yield manifest(count, digest.hexdigest(), sums)
+
+
+def manifest(records: int, sha256: str, sums: Sums) -> bytes:
+    """The last line of an export: how much it is, what it adds up to, and how much of that is not known."""
+    return _encode({"manifest": {"records": records, "sha256": sha256, **sums.answer()}}) + b"\n"
+
+
+def page_answer(rows: list[bytes], cursor: str | None) -> bytes:
+    """A page as it is answered: its records, the cursor of the next one, and what these records add up to."""
+    sums = Sums()
+    for row in rows:
+        sums.add(row)
+    return b'{"data":[%b],"next":%b,"sums":%b}' % (b",".join(rows), _encode(cursor), _encode(sums.answer()))
 
 
 def sums(summary: Summary) -> dict[str, Any]:
@@ -135,6 +154,9 @@ def sums(summary: Summary) -> dict[str, Any]:
         "partial_cost": states.get(CostState.PARTIAL, 0),
         "estimated_cost": states.get(CostState.ESTIMATED, 0),
         "by_cost_state": states,
+        "unpriced_meters": summary.coverage.answer()["unpriced_meters"],
+        "provider_reported": summary.reported.answer(),
+        "byok": summary.byok,
     }
 
 

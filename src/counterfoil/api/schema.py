@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from counterfoil.api import content
-from counterfoil.record.charge import Line
+from counterfoil.record.charge import Charge, Line
 from counterfoil.record.record import Attempt, CaptureInfo, CaptureState, Chain, Idempotency, Record
 from counterfoil.record.usage import Usage
 
@@ -110,6 +110,9 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "schema": "The number of this record's format.",
         "playback_of": "The record whose recorded answer was played; present only when a recording answered.",
         "idempotency": "What an idempotency key did for this call; absent without one.",
+        "byok_fee": "What the operator charges for a call that the team's own provider key paid: an amount beside "
+        "cost_nanos, never inside it. Absent where no rule charges a fee.",
+        "region": "Where the provider says it served the call, when its price may depend on it.",
         "capture": "What was kept of the bodies.",
         "chain": "The record's place in its writer's hash chain.",
         "replay_supported": "True exactly when replay_request is present: a non-empty object this reader may see.",
@@ -148,6 +151,12 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "state": "priced, fallback (a neighbouring rule), unpriced (amount 0, price not known) or provider_reported.",
         "reason": "Why the line is a fallback or unpriced.",
     },
+    "Charge": {
+        "lines": "One line per part of the fee; their amounts add up to nanos.",
+        "nanos": "The fee, in billionths of a dollar.",
+        "state": "What the fee is worth, in the words of cost_state: a share of an unknown cost is unknown.",
+        "reason": "Why state is not exact.",
+    },
     "Attempt": {
         "number": "Counts from 1 in the order of the tries.",
         "provider": "The provider tried.",
@@ -164,6 +173,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "cost_nanos": "The sum of this try's lines.",
         "native_model": "The model it says it served, when this try failed; otherwise the record has it.",
         "service_tier": "The tier it says it served in, when this try failed; otherwise the record has it.",
+        "region": "Where it says it served, when this try failed; otherwise the record has it.",
     },
     "CaptureNow": {
         "policy": "full, metadata or off: the strictest of the default's, the team's, the key's and the request's.",
@@ -185,6 +195,7 @@ _STRUCTS: Final[dict[str, type[Struct]]] = {
     "Usage": Usage,
     "Idempotency": Idempotency,
     "Line": Line,
+    "Charge": Charge,
     "Attempt": Attempt,
     "CaptureNow": CaptureNow,
     "Chain": Chain,

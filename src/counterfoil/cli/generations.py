@@ -15,6 +15,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from rich.console import Console, RenderableType
 
+from counterfoil.api.generations import manifest, page_answer
 from counterfoil.cli import output, records, render
 from counterfoil.cli import replay as rerun
 from counterfoil.cli.records import ALL, PAGE, Records, Selection
@@ -23,6 +24,8 @@ from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.ledger.proof import prove
 from counterfoil.record import words
+from counterfoil.record.coverage import Sums
+from counterfoil.record.money import dollars
 
 app = App(name="generations", help="Records: list, show, follow, export, replay, compare.")
 app.command(rerun.replay)
@@ -51,8 +54,7 @@ def list_(
     with records.opened(source) as ledger:
         rows = ledger.page(selection, cursor, limit)
         if as_json:
-            data = b'{"data":[%b],"next":%b}' % (b",".join(rows.data), msgspec.json.encode(rows.next))
-            sys.stdout.write(data.decode() + "\n")
+            sys.stdout.write(page_answer(rows.data, rows.next).decode() + "\n")
             return
         if not rows.data:
             sys.stderr.write("There are no such records.\n")
@@ -136,13 +138,14 @@ def _show_proof(generation_id: str, source: Source) -> None:
 
 def _exported(ledger: Records, selection: Selection) -> Iterator[bytes]:
     """The same bytes as ``GET /v1/generations/export``."""
-    digest, count = hashlib.sha256(), 0
+    digest, count, sums = hashlib.sha256(), 0, Sums()
     for row in records.every(ledger, selection):
         line = row + b"\n"
         digest.update(line)
         count += 1
+        sums.add(row)
         yield line
-    yield msgspec.json.encode({"manifest": {"records": count, "sha256": digest.hexdigest()}}) + b"\n"
+    yield manifest(count, digest.hexdigest(), sums)
 
 
 def _following(ledger: Records, selection: Selection, count: int, *, once: bool) -> Iterator[bytes]:
@@ -209,7 +212,25 @@ def _sum(summary: dict[str, Any], shown: int) -> str:
         estimated=summary["estimated_cost"],
     )
     tokens = f"{summary['prompt_tokens']:,} tokens in, {summary['completion_tokens']:,} out"
-    return f"{shown} of {summary['records']:,} records, {summary['errors']:,} failed · {tokens} · cost {cost}"
+    said = f"{shown} of {summary['records']:,} records, {summary['errors']:,} failed · {tokens} · cost {cost}"
+    missing = summary["unpriced_meters"]
+    if missing:
+        said += "\nwithout a price: " + ", ".join(f"{words.printable(name)} ({n:,})" for name, n in missing.items())
+    byok = summary["byok"]
+    if byok["records"]:
+        said += f"\nof these with teams' own keys: {byok['records']:,}, paid to providers {dollars(byok['cost_nanos'])}"
+        said += f", operator's fees {_fees(byok)}"
+    return said
+
+
+def _fees(byok: dict[str, int]) -> str:
+    return words.total(
+        byok["fee_nanos"],
+        records=byok["records"],
+        unknown=0,
+        partial=byok["unknown_fee"],
+        estimated=byok["estimated_fee"],
+    )
 
 
 def _print(renderable: RenderableType) -> None:

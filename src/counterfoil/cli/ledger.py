@@ -26,7 +26,7 @@ from counterfoil.ledger.store import Store
 from counterfoil.ledger.verify import Verifier
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.overlay_file import read_overlay
-from counterfoil.pricing.reprice import Comparison, Sums, decode, reprice
+from counterfoil.pricing.reprice import Comparison, Sums, decode, refee, reprice
 from counterfoil.process.pauses import tame_collector
 from counterfoil.record.money import dollars
 
@@ -143,7 +143,7 @@ def reprice_(
             task = progress.add_task("Repricing", total=total)
             for data in reader.canonical(wanted):
                 record = decode(data)
-                comparison.add(record, reprice(other, record))
+                comparison.add(record, reprice(other, record), refee(other, record))
                 if not comparison.all.records % PROGRESS_RECORDS:
                     progress.update(task, completed=comparison.all.records)
     finally:
@@ -181,10 +181,18 @@ def _show_comparison(comparison: Comparison, digest: str, *, as_json: bool) -> N
                 "charged": _amount(sums.charged_nanos, sums.charged_unpriced),
                 "would cost": _amount(sums.repriced_nanos, sums.repriced_unpriced),
                 "difference": _difference(sums),
+                "operator's fees": _fees(sums),
             }
             for name, sums in sorted(by.items())
         ]
-        output.lines(*output.table(rows, (part, "records", "charged", "would cost", "difference")), "")
+        fees = ("operator's fees",) if part != "meter" and any(row["operator's fees"] for row in rows) else ()
+        output.lines(*output.table(rows, (part, "records", "charged", "would cost", "difference", *fees)), "")
+
+
+def _fees(sums: Sums) -> str:
+    if not (sums.charged_fee_nanos or sums.repriced_fee_nanos):
+        return ""
+    return f"{dollars(sums.charged_fee_nanos)} → {dollars(sums.repriced_fee_nanos)}"
 
 
 def _amount(nanos: int, unpriced: int) -> str:

@@ -236,7 +236,7 @@ def _stored(place: Place) -> list[dict[str, Any]]:
                 "book": digest,
                 "stored_at": _date(int(stored * 1000)),
                 "catalog": f"{source.package} {source.version}",
-                "own_rules": len(overlay.prices) + len(overlay.adjustments) + len(overlay.fees),
+                "own_rules": sum(map(len, (overlay.prices, overlay.adjustments, overlay.fees, overlay.byok))),
             }
         )
     return rows
@@ -255,6 +255,7 @@ def _show_book(book: PriceBook, *, as_json: bool) -> None:
         "own_prices": len(book.overlay.prices),
         "adjustments": len(book.overlay.adjustments),
         "fees": len(book.overlay.fees),
+        "byok_fees": len(book.overlay.byok),
     }
     if as_json:
         output.json({**whole, "list": {name: len(book.lists.models(name)) for name in book.lists.names}})

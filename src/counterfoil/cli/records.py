@@ -163,7 +163,7 @@ class _LocalRecords:
         return view.served(stored.data, stored.chain, stored.capture_state, request)
 
     def summary(self, selection: Selection) -> dict[str, Any]:
-        return generations.sums(self._ledger.summary(selection.filter()))
+        return msgspec.to_builtins(generations.sums(self._ledger.summary(selection.filter())))
 
 
 class _RemoteRecords:

@@ -162,6 +162,8 @@ def _rows(value: dict[str, Any]) -> Iterator[tuple[str, Text]]:
     yield "How long", _how_long(value)
     yield "Usage", _text(usage(value["usage"]))
     yield "Cost", _cost(value)
+    if "byok_fee" in value:
+        yield "Operator's fee", _fee(value["byok_fee"])
     yield "Kept", _kept(value["capture"])
     yield "Replay", _replay(value)
     if "chain" in value:
@@ -239,6 +241,16 @@ def _parts(details: dict[str, int] | None) -> str:
     return f" ({', '.join(named)})" if named else ""
 
 
+def _fee(value: dict[str, Any]) -> Text:
+    """The operator's own charge for a call that the team's key paid: never part of the cost above it."""
+    said = _text(words.cost(value["nanos"], value["state"]), "bold")
+    parts = ", ".join(f"{line['rule_id']} {dollars(line['amount_nanos'])}" for line in value["lines"])
+    said.append(f"  {words.printable(parts)}" if parts else "")
+    if value["reason"]:
+        said.append(f" – {words.printable(value['reason'])}")
+    return said
+
+
 def _cost(value: dict[str, Any]) -> Text:
     said = _text(words.cost(value["cost_nanos"], value["cost_state"]), "bold")
     if value["cost_state"] in ("estimated", "partial"):
@@ -246,7 +258,8 @@ def _cost(value: dict[str, Any]) -> Text:
     if value.get("cost_reason"):
         said.append(f" – {words.printable(value['cost_reason'])}")
     if value.get("provider_cost_nanos") is not None:
-        said.append(f" · the provider says {dollars(value['provider_cost_nanos'])}")
+        drift = value["provider_cost_nanos"] - value["cost_nanos"]
+        said.append(f" · the provider says {dollars(value['provider_cost_nanos'])} (drift {dollars(drift)})")
     return said
 
 

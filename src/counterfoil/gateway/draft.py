@@ -19,7 +19,9 @@ from msgspec import UNSET, UnsetType
 
 from counterfoil.errors import Fault
 from counterfoil.gateway.relay import Relay, Way
+from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.charging import total
+from counterfoil.pricing.fees import byok_fee
 from counterfoil.record.charge import NOTHING_SERVED, Charge
 from counterfoil.record.record import Attempt, CapturePolicy, Idempotency, PlaybackMode, Record
 from counterfoil.record.usage import UsageSource
@@ -61,10 +63,12 @@ class Draft:
         "call",
         "charges",
         "endpoint",
+        "fee",
         "idempotency",
         "intent_ns",
         "kept",
         "key_id",
+        "paid",
         "playback",
         "playback_of",
         "policy",
@@ -101,6 +105,16 @@ class Draft:
         self.attempts: list[Attempt] = []
         self.book: str | None = None  # the price book in force, once something was served
         self.charges: list[Charge] = []  # one for each attempt that consumed something
+        self.paid: list[Charge] = []  # those of them that the team's own provider key paid
+        self.fee: Charge | UnsetType = UNSET  # what the operator charges for these
+
+    def charged(self, charge: Charge, book: PriceBook, target: Target) -> Charge:
+        """Give ``charge``, an attempt's, after adding the operator's fee when the team's own key paid it."""
+        if self.byok:
+            self.paid.append(charge)
+            where = target.provider.name, target.model, self.team_id, self.arrived_ms
+            self.fee = byok_fee(book, total(self.paid), *where)
+        return charge
 
     def times(self, relay: Relay | None, now_ns: int) -> tuple[float, float]:
         """``latency_ms`` and ``generation_ms`` of the final attempt (or of the refusal)."""
@@ -153,6 +167,7 @@ def attempt_of(
         cost_nanos=charge.nanos if charge is not None else UNSET,
         native_model=(reading.native_model or UNSET) if reading is not None and fault is not None else UNSET,
         service_tier=(reading.service_tier or UNSET) if reading is not None and fault is not None else UNSET,
+        region=(reading.region or UNSET) if reading is not None and fault is not None else UNSET,
     )
 
 
@@ -209,6 +224,8 @@ def record_of(
         book=draft.book,
         playback_of=draft.playback_of or UNSET,
         idempotency=draft.idempotency if details else _without_key(draft.idempotency),
+        byok_fee=draft.fee,
+        region=reading.region or UNSET,
     )
 
 

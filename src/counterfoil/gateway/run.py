@@ -390,7 +390,7 @@ class Gateway:
     def _charge(self, draft: Draft, target: Target, reading: Reading) -> Charge:
         book = self._parts.book()
         draft.book = book.digest
-        return book.price(
+        charge = book.price(
             target.provider.name,
             target.model,
             reading.usage,
@@ -398,7 +398,9 @@ class Gateway:
             service_tier=reading.service_tier,
             team_id=draft.team_id,
             native_model=reading.native_model,
+            region=reading.region,
         )
+        return draft.charged(charge, book, target)
 
     def _note_attempt(self, draft: Draft, target: Target, relay: Relay, fault: Fault | None) -> None:
         """Add an ended attempt and what it cost. A provider that refused without usage charged nothing.

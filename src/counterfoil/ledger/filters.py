@@ -33,6 +33,8 @@ _SEGMENTS: Final = f"""
     )
     SELECT n FROM s
 """  # noqa: S608  # nothing from outside
+_ALIKE: Final = "g.cost_state, g.unpriced, g.byok, g.fee_state"
+_SUMMED: Final = "g.error_code, g.prompt_tokens, g.completion_tokens, g.cost_nanos, g.fee_nanos, g.provider_cost_nanos"
 _INDEXED: Final = "(SELECT seq FROM indexed WHERE one = 1)"
 
 Statement = tuple[str, dict[str, Any]]
@@ -96,9 +98,13 @@ def listing(wanted: Filter, cursor: Cursor | None, limit: int) -> Statement:
 
 
 def sums(wanted: Filter) -> Statement:
-    """The statement of the sums for each cost state: records, successes, tokens in and out, nanos."""
+    """The statement of the sums for records that are alike in what is known of their cost.
+
+    A row has their cost state, the meters they lack, whether the team's own key paid and the state of the fee; then
+    records, successes, tokens in and out, nanos, the nanos of the fee, and those the providers said (null: none did).
+    """
     conditions, values = _conditions(wanted)
-    columns = "g.cost_state, g.error_code, g.prompt_tokens, g.completion_tokens, g.cost_nanos"
+    columns = f"{_ALIKE}, {_SUMMED}"
     if narrows(wanted):
         source, found, _ = _source(wanted)
         rows = f"""
@@ -109,9 +115,9 @@ def sums(wanted: Filter) -> Statement:
     else:
         rows = f"SELECT {columns} FROM generations g WHERE {_all(*conditions)}"  # noqa: S608  # as above
     statement = f"""
-        SELECT cost_state, count(*), sum(error_code IS NULL), sum(prompt_tokens), sum(completion_tokens),
-            sum(cost_nanos)
-        FROM ({rows}) GROUP BY cost_state
+        SELECT cost_state, unpriced, byok, fee_state, count(*), sum(error_code IS NULL), sum(prompt_tokens),
+            sum(completion_tokens), sum(cost_nanos), sum(fee_nanos), sum(provider_cost_nanos)
+        FROM ({rows}) GROUP BY cost_state, unpriced, byok, fee_state, provider_cost_nanos IS NULL
     """  # noqa: S608  # as above
     return statement, values
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -42,6 +43,7 @@ from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
 from counterfoil.record import ids
 from counterfoil.record.charge import CostState
+from counterfoil.record.coverage import ByokSums, Coverage, ReportedSums
 from counterfoil.record.record import CaptureState, Chain
 
 PAGE_ROWS_MAX: Final = 1000
@@ -95,7 +97,9 @@ class Identity(Struct, frozen=True):
 class Summary(Struct, frozen=True):
     """Sums over records. ``by_cost_state`` counts them, so that a sum can say what it does not know.
 
-    The tokens of played answers are not among the sums: nothing was consumed.
+    The tokens of played answers are not among the sums: nothing was consumed. ``coverage`` says which meters have no
+    price; ``byok`` is the part that teams paid with keys of their own, ``reported`` the part for which providers gave a
+    figure too.
     """
 
     records: int
@@ -104,6 +108,9 @@ class Summary(Struct, frozen=True):
     completion_tokens: int
     cost_nanos: int
     by_cost_state: dict[str, int]
+    coverage: Coverage
+    byok: ByokSums
+    reported: ReportedSums
 
     @property
     def unpriced(self) -> int:
@@ -255,18 +262,29 @@ class LedgerReader:
     def summary(self, wanted: Filter) -> Summary:
         """Sums over the records of ``wanted``."""
         if not storable(wanted):
-            return Summary(0, 0, 0, 0, 0, {})
+            return Summary(0, 0, 0, 0, 0, {}, Coverage(), ByokSums(), ReportedSums())
         try:
             rows = list(self._connection().execute(*sums(wanted)))
         except apsw.Error as error:
             raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
+        coverage, byok, reported, states = Coverage(), ByokSums(), ReportedSums(), Counter[str]()
+        for state, missing, own_key, fee_state, records, *_, cost_nanos, fee_nanos, said_nanos in rows:
+            states[state] += records
+            coverage.add(state, missing, records)
+            if own_key or fee_state is not None:
+                byok.add(records, cost_nanos, fee_nanos, fee_state)
+            if said_nanos is not None:
+                reported.add(state, records, cost_nanos, said_nanos)
         return Summary(
-            records=sum(row[1] for row in rows),
-            successes=sum(row[2] for row in rows),
-            prompt_tokens=sum(row[3] for row in rows if row[0] != CostState.PLAYBACK),
-            completion_tokens=sum(row[4] for row in rows if row[0] != CostState.PLAYBACK),
-            cost_nanos=sum(row[5] for row in rows),
-            by_cost_state={row[0]: row[1] for row in rows},
+            records=coverage.records,
+            successes=sum(row[5] for row in rows),
+            prompt_tokens=sum(row[6] for row in rows if row[0] != CostState.PLAYBACK),
+            completion_tokens=sum(row[7] for row in rows if row[0] != CostState.PLAYBACK),
+            cost_nanos=sum(row[8] for row in rows),
+            by_cost_state=dict(states),
+            coverage=coverage,
+            byok=byok,
+            reported=reported,
         )
 
     def records(self) -> int:

@@ -21,6 +21,7 @@ from counterfoil.ledger.packing import Packer
 from counterfoil.ledger.settlement import Settlement
 from counterfoil.record import codec
 from counterfoil.record.charge import CostState
+from counterfoil.record.coverage import unpriced
 from counterfoil.record.ids import parse
 from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, Record
 
@@ -40,7 +41,8 @@ UNFIT: Final = (
 GENERATION_COLUMNS: Final = (
     "seq, writer, sequence, digest, id, created_at_ms, team_id, app_id, key_id, endpoint, model_id, provider, stream, "
     "byok, status_code, error_code, latency_us, generation_us, prompt_tokens, completion_tokens, cost_nanos, "
-    "cost_state, capture_state, expires_at_ms, native_response_id, native_key, session_id, session_key, "
+    "cost_state, unpriced, fee_nanos, fee_state, provider_cost_nanos, "
+    "capture_state, expires_at_ms, native_response_id, native_key, session_id, session_key, "
     "replay_of, replay_key, end_user, end_user_key, record"
 )
 
@@ -121,6 +123,7 @@ def columns_of(
     replay = record.replay_of
     user = record.end_user
     usage = record.usage
+    fee = record.byok_fee
     return (
         identity,
         created_at_ms,
@@ -140,6 +143,10 @@ def columns_of(
         usage.completion_tokens,
         record.cost_nanos,
         record.cost_state,
+        unpriced(record.cost_state, record.pricing_lines),
+        None if fee is UNSET else fee.nanos,
+        None if fee is UNSET else fee.state,
+        record.provider_cost_nanos,
         state,
         expires_at_ms,
         native,

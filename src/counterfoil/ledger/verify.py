@@ -52,7 +52,7 @@ from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
 from counterfoil.ledger.witness import Witnessed
 from counterfoil.pricing.book import PriceBook
-from counterfoil.pricing.reprice import differences, moment, reprice
+from counterfoil.pricing.reprice import differences, fee_holds, moment, reprice
 from counterfoil.record import codec, ids
 from counterfoil.record.charge import LineState
 from counterfoil.record.money import amount_nanos
@@ -287,7 +287,8 @@ class Verifier:
         book = self._book(record.book)
         if book is not None:
             charge = reprice(book, record)
-            if charge.lines == record.pricing_lines and charge.nanos == record.cost_nanos:
+            lines_hold = charge.lines == record.pricing_lines and charge.nanos == record.cost_nanos
+            if lines_hold and fee_holds(book, record):
                 return
             for problem in differences(book, record):
                 self._add("price", writer, sequence, record.request_id, problem)

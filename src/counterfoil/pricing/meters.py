@@ -44,6 +44,8 @@ REQUESTS: Final = "requests"
 REQUEST_FEE: Final = "request_fee"
 EMBEDDINGS: Final = "embeddings"
 BYOK_FEE: Final = "byok_fee"
+BYOK_MINIMUM: Final = "byok_minimum"
+BYOK_MAXIMUM: Final = "byok_maximum"
 
 INPUT_CELLS: Final = (
     INPUT,

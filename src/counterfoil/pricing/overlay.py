@@ -91,17 +91,23 @@ class Fee(Scope, frozen=True, omit_defaults=True, kw_only=True):
     nanos: int
 
 
-class ByokFee(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class ByokFee(Scope, frozen=True, omit_defaults=True, kw_only=True):
     """What the operator charges for a call that the team's own provider key paid for.
 
-    ``numerator`` ÷ ``denominator`` of what the provider charged, plus ``request_nanos``; the first
-    ``free_requests`` of a team in a UTC month cost nothing.
+    ``numerator`` ÷ ``denominator`` of what the provider charged, plus ``request_nanos``; at least ``minimum_nanos`` and
+    at most ``maximum_nanos``.
     """
 
     numerator: int = 0
     denominator: int = 1
     request_nanos: int = 0
-    free_requests: int = 0
+    minimum_nanos: int = 0
+    maximum_nanos: int | None = None
+
+    @property
+    def particularity(self) -> tuple[bool, bool, bool]:
+        """Orders rules that apply to one call, the most particular last."""
+        return self.team is not None, "*" not in self.model, "*" not in self.provider
 
 
 class Overlay(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -111,7 +117,7 @@ class Overlay(Struct, frozen=True, omit_defaults=True, kw_only=True):
     prices: tuple[OwnPrice, ...] = ()
     adjustments: tuple[Adjustment, ...] = ()
     fees: tuple[Fee, ...] = ()
-    byok: ByokFee | None = None
+    byok: tuple[ByokFee, ...] = ()
     suppress_empty: bool = False
 
     @property

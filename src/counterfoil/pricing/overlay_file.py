@@ -27,7 +27,9 @@
       - {name: acme-2026, team: acme, percent: -10}
     fees:
       - {name: platform, request: 0.0001}
-    byok: {percent: 2.5, request: 0, free_requests: 1000000}
+    byok:                             # what you charge where a team's own provider key pays
+      - {percent: 2.5, minimum: 0.0001, maximum: 0.05}
+      - {name: acme-flat, team: acme, request: 0.0002}
     suppress: {empty_answers: true}
 
 Numbers are read as text and become exact integers; nothing passes through a float. All errors are collected, so one
@@ -254,7 +256,7 @@ def _overlay(reader: _Reader, root: yaml.Node) -> Overlay:
         prices=tuple(prices),
         adjustments=tuple(_adjustment(reader, node, number) for node, number in _numbered(reader, fields, "adjust")),
         fees=tuple(_fee(reader, node, number) for node, number in _numbered(reader, fields, "fees")),
-        byok=_byok(reader, fields["byok"]) if "byok" in fields else None,
+        byok=tuple(_byok(reader, node, number) for node, number in _byok_rules(reader, fields.get("byok"))),
         suppress_empty=_suppress(reader, fields["suppress"]) if "suppress" in fields else False,
     )
     _refuse_twins(reader, root, overlay)
@@ -273,7 +275,7 @@ def _numbered(reader: _Reader, fields: dict[str, yaml.Node], name: str) -> list[
 
 def _refuse_twins(reader: _Reader, root: yaml.Node, overlay: Overlay) -> None:
     """Two rules of one name would make a line's ``rule_id`` ambiguous."""
-    names = [rule.name for rule in (*overlay.prices, *overlay.adjustments, *overlay.fees)]
+    names = [rule.name for rule in (*overlay.prices, *overlay.adjustments, *overlay.fees, *overlay.byok)]
     for name in sorted({name for name in names if names.count(name) > 1}):
         reader.wrong(root, f"the name {name.removeprefix('own/')} is given to more than one rule")
 
@@ -490,14 +492,31 @@ def _whole(reader: _Reader, node: yaml.Node) -> int:
     return price
 
 
-def _byok(reader: _Reader, node: yaml.Node) -> ByokFee:
-    fields = reader.fields(node, ("percent", "request", "free_requests"))
+def _byok_rules(reader: _Reader, node: yaml.Node | None) -> list[tuple[yaml.Node, int]]:
+    """The rules for teams' own keys: a list of them, or one alone."""
+    if node is None:
+        return []
+    return (
+        [(node, 1)] if isinstance(node, yaml.MappingNode) else [(one, n) for n, one in enumerate(reader.items(node), 1)]
+    )
+
+
+def _byok(reader: _Reader, node: yaml.Node, number: int) -> ByokFee:
+    fields = reader.fields(node, (*_SCOPE, "percent", "request", "minimum", "maximum"))
+    if not fields.keys() & {"percent", "request", "minimum"}:
+        reader.wrong(node, "a fee for teams' own keys needs percent, request or minimum")
     factor = reader.fraction(fields["percent"]) / 100 if "percent" in fields else Fraction(0)
+    minimum = _whole(reader, fields["minimum"]) if "minimum" in fields else 0
+    maximum = _whole(reader, fields["maximum"]) if "maximum" in fields else None
+    if maximum is not None and maximum < minimum:
+        reader.wrong(fields["maximum"], "the maximum must not be less than the minimum")
     return ByokFee(
+        **_scope(reader, fields, "byok", number),
         numerator=factor.numerator,
         denominator=factor.denominator,
         request_nanos=_whole(reader, fields["request"]) if "request" in fields else 0,
-        free_requests=reader.integer(fields["free_requests"]) if "free_requests" in fields else 0,
+        minimum_nanos=minimum,
+        maximum_nanos=maximum,
     )
 
 

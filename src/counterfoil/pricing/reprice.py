@@ -17,6 +17,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.charging import total
+from counterfoil.pricing.fees import byok_fee
 from counterfoil.record.charge import NOTHING_SERVED, Charge, CostState, Line, LineState
 from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import Attempt, Record
@@ -34,6 +35,8 @@ class Tried(Struct, frozen=True):
     cost_nanos: int | UnsetType = UNSET
     native_model: str | UnsetType = UNSET
     service_tier: str | UnsetType = UNSET
+    key_source: str = ""
+    region: str | UnsetType = UNSET
 
 
 class Priced(Struct, frozen=True):
@@ -48,6 +51,8 @@ class Priced(Struct, frozen=True):
     attempts: tuple[Tried, ...] = ()
     native_model: str | None = None
     service_tier: str | None = None
+    byok_fee: Charge | UnsetType = UNSET
+    region: str | UnsetType = UNSET
 
 
 decode = msgspec.json.Decoder(Priced).decode
@@ -67,6 +72,24 @@ def reprice(book: PriceBook, record: Record | Priced) -> Charge:
     return total(charges) if charges else NOTHING_SERVED
 
 
+def refee(book: PriceBook, record: Record | Priced) -> Charge | UnsetType:
+    """What the operator charges under ``book`` for the attempts of ``record`` that the team's own key paid for."""
+    own = [attempt for attempt in record.attempts if attempt.key_source == "team" and attempt.cost_nanos is not UNSET]
+    if not own:
+        return UNSET
+    paid = total([_attempt(book, record, attempt, final=attempt is record.attempts[-1]) for attempt in own])
+    last = own[-1]
+    return byok_fee(book, paid, last.provider, last.model, record.team_id, moment(record.created_at))
+
+
+def fee_holds(book: PriceBook, record: Record) -> bool:
+    """Whether the operator's fee in ``record`` is what ``book`` gives; mostly there is none."""
+    fee = record.byok_fee
+    if fee is UNSET and not book.overlay.byok:
+        return True
+    return fee == refee(book, record)
+
+
 def differences(book: PriceBook, record: Record) -> Iterator[str]:
     """What is wrong with the stored lines of ``record``, in words; nothing when they follow from ``book`` bit for bit.
 
@@ -79,6 +102,8 @@ def differences(book: PriceBook, record: Record) -> Iterator[str]:
     charge = reprice(book, record)
     if charge.lines != record.pricing_lines:
         yield from _line_differences(charge.lines, record.pricing_lines)
+    if not fee_holds(book, record):
+        yield "the operator's fee does not follow from the book"
 
 
 def arithmetic(record: Record) -> Iterator[str]:
@@ -90,6 +115,9 @@ def arithmetic(record: Record) -> Iterator[str]:
             yield f"line {number} ({line.meter}): {line.amount_nanos} is not quantity × price ÷ unit size"
     if summed != record.cost_nanos:
         yield f"the lines add up to {summed}, not {record.cost_nanos}"
+    fee = record.byok_fee
+    if fee is not UNSET and fee.nanos != sum(line.amount_nanos for line in fee.lines):
+        yield f"the lines of the operator's fee do not add up to {fee.nanos}"
 
 
 def _line_differences(ours: tuple[Line, ...], stored: tuple[Line, ...]) -> Iterator[str]:
@@ -113,6 +141,7 @@ def _attempt(book: PriceBook, record: Record | Priced, attempt: Attempt | Tried,
         service_tier=record.service_tier if final else attempt.service_tier or None,
         team_id=record.team_id,
         native_model=record.native_model if final else attempt.native_model or None,
+        region=(record.region if final else attempt.region) or None,
     )
 
 
@@ -136,7 +165,8 @@ class Sums(Struct):
     """Two sums over the same records: what was charged, and what it would have been.
 
     The ``unpriced`` counts are of records (by meter: of lines) whose cost is not wholly known on that side; by meter,
-    ``records`` counts charged lines.
+    ``records`` counts charged lines. The fees are the operator's for calls with a team's own key; they are in no other
+    sum.
     """
 
     records: int = 0
@@ -144,6 +174,8 @@ class Sums(Struct):
     repriced_nanos: int = 0
     charged_unpriced: int = 0
     repriced_unpriced: int = 0
+    charged_fee_nanos: int = 0
+    repriced_fee_nanos: int = 0
 
     @property
     def difference_nanos(self) -> int:
@@ -160,8 +192,10 @@ class Comparison:
         self.by_team: dict[str, Sums] = {}
         self.by_meter: dict[str, Sums] = {}
 
-    def add(self, record: Record | Priced, charge: Charge) -> None:
-        """Count ``record``, which would cost ``charge``."""
+    def add(self, record: Record | Priced, charge: Charge, fee: Charge | UnsetType = UNSET) -> None:
+        """Count ``record``, which would cost ``charge``, with ``fee`` for the operator."""
+        charged_fee = 0 if record.byok_fee is UNSET else record.byok_fee.nanos
+        would_fee = 0 if fee is UNSET else fee.nanos
         known, would = record.cost_state not in _INCOMPLETE, charge.state not in _INCOMPLETE
         for sums in (
             self.all,
@@ -173,6 +207,8 @@ class Comparison:
             sums.repriced_nanos += charge.nanos
             sums.charged_unpriced += not known
             sums.repriced_unpriced += not would
+            sums.charged_fee_nanos += charged_fee
+            sums.repriced_fee_nanos += would_fee
         for line in record.pricing_lines:
             sums = self.by_meter.setdefault(line.meter, Sums())
             sums.records += 1

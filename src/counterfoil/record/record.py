@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from counterfoil.record.charge import CostState, Line
+from counterfoil.record.charge import Charge, CostState, Line
 from counterfoil.record.money import CURRENCY
 from counterfoil.record.usage import ABSENT, Usage
 
@@ -51,8 +51,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     """One try at one provider. ``number`` counts from 1 in the order the tries were made; times are milliseconds.
 
     ``key_source`` is ``operator``, ``team`` (BYOK) or ``none``. ``error_code`` is null for the try that answered.
-    What a price depends on (``native_model``, ``service_tier``) stands here for tries before the final one; its own is
-    in the record.
+    What a price depends on (``native_model``, ``service_tier``, ``region``) stands here for tries before the final one;
+    its own is in the record.
     """
 
     number: int
@@ -70,6 +70,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     cost_nanos: int | UnsetType = UNSET
     native_model: str | UnsetType = UNSET
     service_tier: str | UnsetType = UNSET
+    region: str | UnsetType = UNSET
 
 
 class Idempotency(Struct, frozen=True, kw_only=True):
@@ -128,6 +129,8 @@ class Record(Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA_VERSION
     playback_of: str | UnsetType = UNSET
     idempotency: Idempotency | UnsetType = UNSET
+    byok_fee: Charge | UnsetType = UNSET
+    region: str | UnsetType = UNSET
 
 
 class CaptureInfo(Struct, frozen=True, kw_only=True):

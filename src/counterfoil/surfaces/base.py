@@ -79,6 +79,7 @@ class Reading(Struct):
     native_model: str | None = None
     finish_reason: str | None = None
     service_tier: str | None = None
+    region: str | None = None
     error_code: str | None = None
     error_message: str | None = None
     provider_cost_nanos: int | None = None

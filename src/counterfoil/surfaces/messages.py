@@ -16,6 +16,8 @@ from counterfoil.surfaces.foreign import mapping, parse, sequence, text
 from counterfoil.surfaces.stream import END, PASS, StreamMeter, Verdict, telling
 
 _TEXTUAL = ("text", "thinking")
+_ANYWHERE = (None, "global", "not_available")
+"""What ``inference_geo`` says where no price depends on it (platform.claude.com, data residency, read 2026-11)."""
 
 
 class MessagesSurface(AnthropicSurface):
@@ -99,6 +101,9 @@ class MessagesMeter(StreamMeter):
         used = mapping(usage)
         tier = "fast" if used.get("speed") == "fast" else text(used.get("service_tier"))
         self._reading.service_tier = tier or self._reading.service_tier
+        geography = text(used.get("inference_geo"))
+        if geography not in _ANYWHERE:
+            self._reading.region = geography
         return self.merge_usage(used)
 
     def body(self, body: Any) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.charging import total
 from counterfoil.pricing.drift import drift
 from counterfoil.pricing.fees import byok_fee
-from counterfoil.pricing.reprice import Comparison, arithmetic, differences, moment, reprice
+from counterfoil.pricing.reprice import Comparison, arithmetic, differences, moment, refee, reprice
 from counterfoil.record.charge import Charge, CostState
+from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import Attempt, Record
 from counterfoil.record.usage import ABSENT, Usage
 
@@ -173,29 +175,89 @@ def test_a_drift_from_an_unknown_cost_says_nothing_about_the_book(book: PriceBoo
 
 
 FEES = {
-    "2.5 % of $2": ("byok: {percent: 2.5}", 2_000_000_000, None, 50_000_000),
-    "2.5 % of $3": ("byok: {percent: 2.5}", 3_000_000_000, None, 75_000_000),
-    "a fixed fee as well": ("byok: {percent: 2.5, request: 0.0001}", 2_000_000_000, None, 50_100_000),
-    "within the free ones": ("byok: {percent: 2.5, free_requests: 10}", 2_000_000_000, 9, 0),
-    "after the free ones": ("byok: {percent: 2.5, free_requests: 10}", 2_000_000_000, 10, 50_000_000),
-    "nobody counted": ("byok: {percent: 2.5, free_requests: 10}", 2_000_000_000, None, 50_000_000),
-    "no rule": ("", 2_000_000_000, None, 0),
+    "2.5 % of $2": ("byok: {percent: 2.5}", 2_000_000_000, 50_000_000),
+    "2.5 % of $3": ("byok: {percent: 2.5}", 3_000_000_000, 75_000_000),
+    "a fixed fee as well": ("byok: {percent: 2.5, request: 0.0001}", 2_000_000_000, 50_100_000),
+    "raised to the minimum": ("byok: {percent: 1, minimum: 0.05}", 2_000_000_000, 50_000_000),
+    "above the minimum": ("byok: {percent: 10, minimum: 0.05}", 2_000_000_000, 200_000_000),
+    "cut to the maximum": ("byok: {percent: 10, request: 0.1, maximum: 0.25}", 2_000_000_000, 250_000_000),
+    "the team's own rule": ("byok: [{team: acme, request: 0.2}, {percent: 2.5}]", 2_000_000_000, 200_000_000),
+    "another team's rule": ("byok: [{team: other, request: 0.2}, {percent: 2.5}]", 2_000_000_000, 50_000_000),
+    "the model's over the provider's": (
+        "byok: [{model: m, request: 0.3}, {provider: p, request: 0.2}]",
+        2_000_000_000,
+        300_000_000,
+    ),
+    "the later of equals": ("byok: [{request: 0.3}, {request: 0.2}]", 2_000_000_000, 200_000_000),
+    "not yet": ("byok: [{request: 0.3}, {request: 0.2, from: 2026-03-01}]", 2_000_000_000, 300_000_000),
+    "no longer": ("byok: [{request: 0.3}, {request: 0.2, to: 2026-01-01}]", 2_000_000_000, 300_000_000),
+}
+PLAIN = "prices: [{model: m, rates: {input_tokens: 1}}]"
+
+
+@pytest.mark.parametrize(("rule", "paid", "fee"), FEES.values(), ids=FEES)
+def test_the_operators_fee_is_not_what_the_provider_charged(
+    rule: str, paid: int, fee: int, make_book: MakeBook, make_usage: MakeUsage
+) -> None:
+    """A call with the team's own key has two amounts: the provider's, and a fee with its own exact lines."""
+    book = make_book(f"{PLAIN}\n{rule}")
+    charge = book.price("p", "m", make_usage(paid // 1000), NOON)
+    assert charge.nanos == paid
+    found = byok_fee(book, charge, "p", "m", "acme", NOON)
+    assert found is not UNSET
+    assert found.nanos == fee == sum(line.amount_nanos for line in found.lines)
+    assert found.state is CostState.EXACT
+    for line in found.lines:
+        assert line.amount_nanos == amount_nanos(line.quantity, line.unit_size, line.unit_price_nanos)
+
+
+def test_without_a_rule_there_is_no_fee(make_book: MakeBook, make_usage: MakeUsage) -> None:
+    """No rule, or none for this team, makes no fee: not one of zero."""
+    for rule in ("", "byok: {team: other, percent: 2}"):
+        book = make_book(f"{PLAIN}\n{rule}")
+        charge = book.price("p", "m", make_usage(10), NOON)
+        assert byok_fee(book, charge, "p", "m", "acme", NOON) is UNSET
+
+
+STATES = {
+    "a share of an unknown amount": ("byok: {percent: 2.5}", "nowhere", CostState.UNKNOWN, 0),
+    "a fixed part is known": ("byok: {percent: 2.5, request: 0.1}", "nowhere", CostState.PARTIAL, 100_000_000),
+    "a fixed fee is known": ("byok: {request: 0.1}", "nowhere", CostState.EXACT, 100_000_000),
+    "a share of nothing": ("byok: {percent: 2.5}", "free", CostState.FREE, 0),
 }
 
 
-@pytest.mark.parametrize(("rule", "paid", "before", "fee"), FEES.values(), ids=FEES)
-def test_the_operators_fee_is_not_what_the_provider_charged(
-    rule: str, paid: int, before: int | None, fee: int, make_book: MakeBook, make_usage: MakeUsage
+@pytest.mark.parametrize(("rule", "model", "state", "nanos"), STATES.values(), ids=STATES)
+def test_a_fee_is_as_certain_as_what_it_is_a_share_of(
+    rule: str, model: str, state: CostState, nanos: int, make_book: MakeBook, make_usage: MakeUsage
 ) -> None:
-    """A call with the team's own key has two amounts: the provider's, and a fee with its own exact lines."""
-    book = make_book(f"prices: [{{model: m, rates: {{input_tokens: 1}}}}]\n{rule}")
-    charge = book.price("p", "m", make_usage(paid // 1000), NOON)
-    assert charge.nanos == paid
-    found = byok_fee(book, charge, before)
-    assert found.nanos == fee == sum(line.amount_nanos for line in found.lines)
+    """A fee in per cent of a cost that could not be priced is as unknown as the cost; a fixed one is not."""
+    book = make_book(f"prices: [{{model: free, free: true}}]\n{rule}")
+    found = byok_fee(book, book.price("p", model, make_usage(10), NOON), "p", model, "acme", NOON)
+    assert found is not UNSET
+    assert (found.state, found.nanos) == (state, nanos)
 
 
-def test_a_share_of_an_unknown_amount_is_unknown(make_book: MakeBook, make_usage: MakeUsage) -> None:
-    """A fee in per cent of a cost that could not be priced is as unknown as the cost."""
-    book = make_book("byok: {percent: 2.5}")
-    assert byok_fee(book, book.price("p", "m", make_usage(10), NOON)).state is CostState.UNKNOWN
+def own(book: PriceBook, used: Usage) -> Record:
+    """A call that a team's own key paid, with its fee, as the gateway makes it."""
+    plain = record(book, ("p", "m", used))
+    attempts = tuple(msgspec.structs.replace(attempt, key_source="team") for attempt in plain.attempts)
+    mine = msgspec.structs.replace(plain, attempts=attempts, byok=True)
+    return msgspec.structs.replace(mine, byok_fee=refee(book, mine))
+
+
+def test_a_fee_follows_from_the_record_and_its_book(make_book: MakeBook, make_usage: MakeUsage) -> None:
+    """The stored fee is proved like the lines; a changed one is found; another book has another fee."""
+    book = make_book(f"{PLAIN}\nbyok: {{percent: 2.5, request: 0.001}}")
+    stored = own(book, make_usage(1_000_000))
+    assert isinstance(stored.byok_fee, Charge)
+    assert (stored.cost_nanos, stored.byok_fee.nanos) == (1_000_000_000, 26_000_000)
+    assert not list(differences(book, stored))
+    forged = Charge(stored.byok_fee.lines, 1, stored.byok_fee.state, None)
+    assert len(list(differences(book, msgspec.structs.replace(stored, byok_fee=forged)))) == 2
+    assert list(differences(book, msgspec.structs.replace(stored, byok_fee=UNSET)))
+    other = make_book(f"{PLAIN}\nbyok: {{percent: 5}}")
+    comparison = Comparison()
+    comparison.add(stored, reprice(other, stored), refee(other, stored))
+    assert (comparison.all.charged_nanos, comparison.all.repriced_nanos) == (1_000_000_000, 1_000_000_000)
+    assert (comparison.all.charged_fee_nanos, comparison.all.repriced_fee_nanos) == (26_000_000, 50_000_000)

@@ -22,6 +22,10 @@ CREATE TABLE generations (
     completion_tokens INTEGER NOT NULL,
     cost_nanos INTEGER NOT NULL,
     cost_state TEXT NOT NULL,
+    unpriced TEXT,                      -- the meters without a price, one a line; null when none is missing
+    fee_nanos INTEGER,                  -- what the operator charges where the team's own key paid; null: no fee
+    fee_state TEXT,
+    provider_cost_nanos INTEGER,        -- what the provider itself said it cost
     capture_state TEXT NOT NULL,        -- when the record was written
     expires_at_ms INTEGER,              -- when its bodies may go; null without bodies
     native_response_id TEXT,
