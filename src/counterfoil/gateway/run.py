@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 SWEEP_SECONDS = 0.2
 """How often deadlines are looked at: the precision of every timeout, and far below any that makes sense."""
 
+_LIMIT_FIELDS: Final = (b"retry-after", b"x-ratelimit-", b"anthropic-ratelimit-")
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
 
 _CAPTURE_HEADER = policy.HEADER.encode()
@@ -356,7 +357,7 @@ class Gateway:
         elif relay.begun:
             relay.break_off(exchange.surface.render_stream_error(fault, draft.request_id))
         else:
-            self.answer_fault(exchange, fault, draft.request_id, _retry_after(relay))
+            self.answer_fault(exchange, fault, draft.request_id, _limit_lines(relay))
 
     async def _settle_refusal(self, exchange: Exchange, draft: Draft, fault: Fault) -> None:
         """Record a call that no provider answered, then say so. Without a ledger the answer is all there is."""
@@ -588,8 +589,9 @@ def _unreadable(relay: Relay) -> bool:
     return not body.strip() or relay.content_type.startswith(b"text/html") or body.lstrip()[:1] == b"<"
 
 
-def _retry_after(relay: Relay) -> list[bytes]:
-    return [b"retry-after: %b\r\n" % value for name, value in relay.fields if name.lower() == b"retry-after"]
+def _limit_lines(relay: Relay) -> list[bytes]:
+    """The provider's word on when to come again, for an error that we put into words ourselves."""
+    return [b"%b: %b\r\n" % field for field in relay.fields if field[0].lower().startswith(_LIMIT_FIELDS)]
 
 
 def _retrieved(future: asyncio.Future[None]) -> None:

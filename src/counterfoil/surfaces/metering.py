@@ -19,7 +19,8 @@ Cohere                  what is billed stands in ``billed_units``, else in ``tok
 Voyage, Jina            only ``total_tokens``: all of it is input
 ======================  ================================================================================================
 
-A count that cannot be one (negative, a fraction, text, a boolean) is treated as absent and the usage as ``partial``.
+A count that cannot be one (negative, a fraction, text, a boolean) is treated as absent and the usage as ``partial``;
+then nothing is inferred from a total that may have been made with it.
 The total is always prompt plus completion in *our* convention; a provider's own total only helps to find what it left
 out. Sources: the providers' API references, read 2026-11; https://docs.x.ai/developers/cost-tracking for ticks.
 """
@@ -302,7 +303,7 @@ def _completion(found: _Sorted, prompt: int | None) -> int | None:
     if reasoning and (beside or total == counted + reasoning or (reasoning > completion and total != counted)):
         completion += reasoning
     citations = counts.get("citations")
-    if reasoning is None and citations is None and total is not None and "completion" in counts:
+    if reasoning is None and citations is None and total is not None and "completion" in counts and found.honest:
         thoughts = total - counted
         if 0 < thoughts <= THOUGHTS_MAX:
             details["reasoning_tokens"] = thoughts

@@ -23,7 +23,10 @@ HEAD_BYTES_MAX = 256 * 1024
 """A provider's head may be this large; more is a fault, not a buffer."""
 
 REQUEST_BUFFER_BYTES = 256 * 1024
-"""How much of a request waits in user space before the socket has to take it."""
+"""How much of a request is handed to the socket at once. A longer body follows piece by piece, one in each turn of the
+loop and as the socket takes it: so the loop reads in between, and an answer that comes before the body was sent (413,
+then a reset) is nearly always seen before the reset is; and TLS never encrypts tens of megabytes in one go while
+everything else waits."""
 
 
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -50,7 +53,7 @@ class UpstreamConnection(asyncio.Protocol):
     """A connection from its making to its loss. ``on_idle`` and ``on_lost`` tell the pool."""
 
     __slots__ = (
-        "_bodyless",
+        "_choked",
         "_complete",
         "_fields",
         "_head_bytes",
@@ -62,6 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_parts",
         "_persistent",
         "_receiver",
+        "_unsent",
         "_until_eof",
         "closed",
         "idle_since",
@@ -85,6 +89,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._complete = False
         self._persistent = False
         self._until_eof = False
+        self._unsent: memoryview | None = None
+        self._choked = False
         self.transport: asyncio.Transport | None = None
         self.closed = False
         self.used = False
@@ -106,8 +112,9 @@ class UpstreamConnection(asyncio.Protocol):
         self.used = True
         transport = cast("asyncio.Transport", self.transport)
         if len(body) > REQUEST_BUFFER_BYTES:
+            self._unsent = memoryview(body)
             transport.write(head)
-            transport.write(body)  # not joined: a copy of a large body costs more than a second call
+            self._send_more()
         else:
             transport.write(head + body)
 
@@ -159,6 +166,13 @@ class UpstreamConnection(asyncio.Protocol):
         if self._complete and self._receiver is receiver:
             self._finish(receiver)
 
+    def pause_writing(self) -> None:
+        self._choked = True
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        self._send_more()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         receiver = self._receiver
@@ -189,6 +203,18 @@ class UpstreamConnection(asyncio.Protocol):
         if self._head_ready:
             self._complete = True
             self._persistent = self._parser.should_keep_alive()  # the parser forgets it when this returns
+
+    # A long body.
+
+    def _send_more(self) -> None:
+        """The next piece, and the one after it in the loop's next turn unless the socket has enough."""
+        unsent = self._unsent
+        if unsent is None or self._choked or self.closed:
+            return
+        cast("asyncio.Transport", self.transport).write(unsent[:REQUEST_BUFFER_BYTES])
+        self._unsent = unsent[REQUEST_BUFFER_BYTES:] if len(unsent) > REQUEST_BUFFER_BYTES else None
+        if self._unsent is not None and not self._choked:
+            asyncio.get_running_loop().call_soon(self._send_more)
 
     # Handing over.
 
@@ -223,6 +249,7 @@ class UpstreamConnection(asyncio.Protocol):
             and transport is not None
             and self._persistent
             and not self._parts
+            and self._unsent is None
             and transport.get_write_buffer_size() == 0
         )
         receiver.on_end()
