@@ -17,26 +17,45 @@ _TO_BASE_32 = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 _PATTERN = re.compile(rf"gen_([0-7][{_ALPHABET}]{{25}})\Z")
 _ENTROPY_BITS = 80
 _SHIFTS = tuple(range(120, -1, -10))
+_LOW_MAX = (1 << 20) - 1
 
 
 class IdSource:
-    """Gives ids. ``now_ms`` is the wall clock in Unix milliseconds, ``entropy(n)`` gives n random bytes."""
+    """Gives ids. ``now_ms`` is the wall clock in Unix milliseconds, ``entropy(n)`` gives n random bytes.
 
-    __slots__ = ("_entropy", "_last", "_now_ms")
+    The text of the upper 110 bits is made once a millisecond; the ids of that millisecond differ from it in the lowest
+    20 bits, which count up.
+    """
+
+    __slots__ = ("_entropy", "_last", "_last_ms", "_low", "_now_ms", "_upper")
 
     def __init__(self, now_ms: Callable[[], int], entropy: Callable[[int], bytes]) -> None:
         self._now_ms = now_ms
         self._entropy = entropy
-        self._last = 0
+        self._last_ms = -1
+        self._low = _LOW_MAX  # of the last id
+        self._last = -1  # the last id's value when this millisecond began
+        self._upper = ""  # the last id's text without its last four letters
 
     def next(self) -> str:
         """The next id, greater than every id this source gave before."""
-        value = self._now_ms() << _ENTROPY_BITS | int.from_bytes(self._entropy(10), "big")
-        last = self._last
-        if value >> _ENTROPY_BITS <= last >> _ENTROPY_BITS:
-            value = last + 1
+        now_ms = self._now_ms()
+        if now_ms <= self._last_ms and self._low < _LOW_MAX:
+            self._low = low = self._low + 1
+        else:
+            low = self._begin(now_ms)
+        return self._upper + _PAIRS[low >> 10] + _PAIRS[low & 1023]
+
+    def _begin(self, now_ms: int) -> int:
+        """Take up a new millisecond, or the next 2^20 ids of one that goes on; the low bits of the id to give."""
+        value = now_ms << _ENTROPY_BITS | int.from_bytes(self._entropy(10), "big")
+        if now_ms <= self._last_ms:
+            value = (self._last | _LOW_MAX) + 1
         self._last = value
-        return text(value)
+        self._last_ms = value >> _ENTROPY_BITS
+        self._low = value & _LOW_MAX
+        self._upper = text(value)[:-4]
+        return self._low
 
 
 def text(value: int) -> str:

@@ -11,6 +11,9 @@ Whitespace, an escape in a key, a key outside ASCII and a repeated key each make
 nothing makes them shorter; so when the sum equals the length, the body is compact, its keys are distinct, and every
 value lies where the running sum says. That is the form every SDK sends, and the proof costs one addition a key.
 
+Python's own ``json`` puts a space after every comma and colon. Where the length suggests it, such a body is written once
+more from its members, and equality is the proof.
+
 Any other body is walked key by key. The walk needs no JSON parser of its own either: a value that stands at a key must
 begin with the very bytes the parser kept for that key (no JSON text is a proper prefix of another, except among
 numbers, where the byte that follows decides); if it does not, the parser kept a later one, and the key is repeated.
@@ -82,8 +85,23 @@ def read(body: bytes) -> JsonObject:
         starts[key] = at
         at += len(value) + 1
     if at != len(body) or not values:
-        starts = _walk(body, values)
+        starts = _spaced(body, values, at) or _walk(body, values)
     return JsonObject(body, values, starts)
+
+
+def _spaced(body: bytes, values: dict[str, Raw], compact_size: int) -> dict[str, int] | None:
+    """The offsets in a body that ``json.dumps`` wrote with its usual separators; None for any other spelling."""
+    if len(body) != compact_size + 2 * len(values) - 1 or not values:
+        return None
+    if body != b"{%b}" % b", ".join([b'"%b": %b' % (key.encode(), value) for key, value in values.items()]):
+        return None
+    starts: dict[str, int] = {}
+    at = 1
+    for key, value in values.items():
+        at += len(key) + 4
+        starts[key] = at
+        at += len(value) + 2
+    return starts
 
 
 def _unmask(body: bytes, masked: JsonObject) -> JsonObject:
