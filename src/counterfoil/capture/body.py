@@ -48,7 +48,7 @@ _TYPE_BYTES_MAX = 255
 _NARROW_MAX = 0xFFFF_FFFF
 
 
-class Capture(Struct, frozen=True):
+class Capture(Struct, frozen=True, gc=False):
     """The bodies of one call.
 
     ``request`` is the body as it arrived. ``replayable`` is the JSON object to resubmit when the request itself is not

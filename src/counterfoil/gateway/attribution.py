@@ -9,7 +9,6 @@ import re
 from urllib.parse import urlsplit
 
 from counterfoil.record.ids import parse
-from counterfoil.tenancy.principal import Principal
 
 FORWARDED = frozenset(
     {
@@ -34,10 +33,8 @@ APP_ID_LENGTH_MAX = 128
 SESSION_ID_LENGTH_MAX = 256
 
 
-def app_of(principal: Principal, headers: dict[bytes, bytes]) -> str | None:
-    """The application: the key's own, else ``X-App-Id``, else ``HTTP-Referer``/``Referer``, else ``X-Title``."""
-    if principal.app_id is not None:
-        return principal.app_id
+def app_of(headers: dict[bytes, bytes]) -> str | None:
+    """The application: ``X-App-Id``, else ``HTTP-Referer``/``Referer``, else ``X-Title``. A key's own goes before."""
     value = headers.get(b"x-app-id")
     if value:
         return _text(value)[:APP_ID_LENGTH_MAX] or None
@@ -50,10 +47,8 @@ def app_of(principal: Principal, headers: dict[bytes, bytes]) -> str | None:
     return None
 
 
-def session_of(headers: dict[bytes, bytes], in_body: str | None) -> str | None:
-    """The session the client named, in the body or as ``x-session-id``."""
-    if in_body is not None:
-        return in_body[:SESSION_ID_LENGTH_MAX]
+def session_of(headers: dict[bytes, bytes]) -> str | None:
+    """The session the client named as ``x-session-id``. One named in the body goes before."""
     value = headers.get(b"x-session-id")
     return _text(value)[:SESSION_ID_LENGTH_MAX] if value else None
 

@@ -46,8 +46,8 @@ def _second(seconds: int) -> str:
 
 
 def milliseconds(ns: int) -> float:
-    """Nanoseconds as milliseconds, to the microsecond; never negative."""
-    return round(ns / _NS_PER_MS, 3) if ns > 0 else 0.0
+    """Nanoseconds as milliseconds, to the whole microsecond below; never negative."""
+    return ns // 1000 / 1000 if ns > 0 else 0.0
 
 
 class Draft:
@@ -182,7 +182,11 @@ def record_of(
 ) -> Record:
     """The record of a call that ended now."""
     charge = total(draft.charges) if draft.charges else NOTHING_SERVED
-    latency_ms, generation_ms = draft.times(relay, now_ns)
+    final = draft.attempts[-1] if draft.attempts and relay is not None else None
+    if final is None or final.latency_ms is None or final.generation_ms is None:
+        latency_ms, generation_ms = draft.times(relay, now_ns)
+    else:
+        latency_ms, generation_ms = final.latency_ms, final.generation_ms
     call, target = draft.call, draft.target
     details = draft.policy is not CapturePolicy.OFF
     return Record(

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 from msgspec import UNSET, UnsetType
 
 from counterfoil.errors import Fault
+from counterfoil.gateway.head import Head
 from counterfoil.record.record import Idempotency
-from counterfoil.surfaces.base import Surface
 from counterfoil.tenancy.principal import Principal
 from counterfoil.wire.http1 import CRLF, LAST_CHUNK, STATUS_LINES
 
@@ -52,16 +52,15 @@ class Exchange:
         "deadline",
         "disconnected",
         "fault",
+        "head",
         "headers",
         "http10",
         "keep_alive",
         "listener",
         "message_event",
-        "method",
         "parts",
         "path",
         "principal",
-        "query",
         "response_complete",
         "started",
         "surface",
@@ -72,21 +71,16 @@ class Exchange:
     def __init__(
         self,
         protocol: ServerProtocol | None,
-        method: str,
-        path: str,
-        query: str,
-        headers: dict[bytes, bytes],
-        surface: Surface,
+        head: Head,
         arrived_ms: int,
         arrived_ns: int,
     ) -> None:
         self._protocol = cast("ServerProtocol", protocol)  # None only where every method that uses it is overridden
         self._chunked = False
-        self.method = method
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.surface = surface
+        self.head = head
+        self.path = head.path
+        self.headers = head.headers
+        self.surface = head.surface
         self.arrived_ms = arrived_ms
         self.arrived_ns = arrived_ns
         self.principal: Principal | None = None

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from counterfoil.errors import CallerFault
 from counterfoil.gateway.exchange import Exchange
+from counterfoil.gateway.head import Head
 from counterfoil.gateway.run import Gateway
 from counterfoil.tenancy.principal import Principal
 
@@ -46,9 +47,8 @@ class InternalExchange(Exchange):
         surface = gateway.surface_of(path.encode())
         if surface is None:
             raise CallerFault("unsupported_endpoint", f"{path} is no endpoint that can be called again.")
-        super().__init__(
-            None, "POST", path, query, dict(headers), surface, time.time_ns() // 1_000_000, time.monotonic_ns()
-        )
+        head = Head("POST", path, query, dict(headers), surface)
+        super().__init__(None, head, time.time_ns() // 1_000_000, time.monotonic_ns())
         self.principal = principal
         self.request_id = request_id
         self.parts = [body]

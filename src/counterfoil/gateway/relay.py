@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
@@ -89,6 +90,10 @@ def answer_fields(fields: list[tuple[bytes, bytes]]) -> list[bytes]:
     return lines
 
 
+def _no_lines(waited_ns: int) -> list[bytes]:
+    return []
+
+
 class Relay:
     """Receives one answer (see ``upstream.connection.Receiver``) and listens to its client (``exchange.Listener``)."""
 
@@ -154,7 +159,7 @@ class Relay:
         self.way = Way.HELD
         self.status = 0
         self.fields: list[tuple[bytes, bytes]] = []
-        self.first_lines: list[bytes] = []
+        self.first_lines: Callable[[int], list[bytes]] = _no_lines  # ours; given the ns until the first byte
         self.content_type = b""  # in lower case
         self.media_type = b""  # as it came
         self.chunks: list[bytes] = []
@@ -417,8 +422,8 @@ class Relay:
             return
         self.begun = True
         length = self._length if self.way is Way.PASSING else None
-        waited = b"%.3f\r\n" % ((self.first_byte_ns - self.dispatched_ns) / 1e6)  # ends the line of first_lines
-        self.exchange.start(self.status, [*answer_fields(self.fields), *self.first_lines, waited], length, data)
+        lines = [*answer_fields(self.fields), *self.first_lines(self.first_byte_ns - self.dispatched_ns)]
+        self.exchange.start(self.status, lines, length, data)
 
     def _settle_without_the_end(self) -> None:
         if not self.done.done():

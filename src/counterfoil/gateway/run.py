@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -26,7 +27,7 @@ from counterfoil.capture import policy
 from counterfoil.capture.body import Capture
 from counterfoil.config.model import Limits
 from counterfoil.errors import CallerFault, Fault, GatewayFault, UpstreamFault
-from counterfoil.gateway.attribution import FORWARDED, app_of, kept_of, replay_of, session_of
+from counterfoil.gateway.attribution import SESSION_ID_LENGTH_MAX
 from counterfoil.gateway.draft import Draft, attempt_of, record_of
 from counterfoil.gateway.exchange import Exchange
 from counterfoil.gateway.playback import HEADER as PLAYBACK_HEADER
@@ -60,7 +61,6 @@ SWEEP_SECONDS = 0.2
 _LIMIT_FIELDS: Final = (b"retry-after", b"x-ratelimit-", b"anthropic-ratelimit-")
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
 
-_CAPTURE_HEADER = policy.HEADER.encode()
 _UNSEEN: Any = object()
 _NOTHING_READ = Reading(complete=False)
 
@@ -175,11 +175,11 @@ class Gateway:
         """
         if exchange.fault is not None:
             raise exchange.fault
-        asked = exchange.headers.get(_CAPTURE_HEADER)
-        if asked is not None:
-            draft.policy = policy.strictest(draft.policy, policy.from_header(asked))
+        head = exchange.head
+        if head.capture is not None:
+            draft.policy = policy.strictest(draft.policy, policy.from_header(head.capture))
         surface = exchange.surface
-        request = Request(exchange.method, exchange.path, exchange.query, exchange.headers, exchange.body())
+        request = Request(head.method, head.path, head.query, head.headers, exchange.body())
         try:
             call = surface.peek(request)
         except CallerFault:
@@ -188,7 +188,7 @@ class Gateway:
             raise
         draft.call = call
         draft.endpoint = call.endpoint
-        draft.session_id = session_of(exchange.headers, call.session_id)
+        draft.session_id = head.session if call.session_id is None else call.session_id[:SESSION_ID_LENGTH_MAX]
         principal = exchange.principal
         if PLAYBACK_HEADER in exchange.headers or (principal is not None and principal.playback is not None):
             draft.playback = mode_of(principal, exchange.headers)
@@ -219,7 +219,7 @@ class Gateway:
         draft.target = Target(PLAYER, recording.model_id.partition("/")[2], recording.model_id)
         draft.playback_of = recording.generation_id
         draft.charges.append(PLAYED)
-        relay.first_lines = [_id_lines(draft.request_id)]
+        relay.first_lines = lambda _: [_id_lines(draft.request_id)]
         self._relays.add(relay)
         relay.dispatch(player, b"", b"", time.monotonic_ns())
         await relay.done
@@ -259,20 +259,7 @@ class Gateway:
             if own.base_url is not None:
                 provider = self._at_team_address(provider, own.base_url)
         outgoing = exchange.surface.prepare(call, target.model)
-        head = b"".join(
-            (
-                provider.request_line,
-                outgoing.path.encode(),
-                b" HTTP/1.1\r\n",
-                provider.host_line,
-                credential,
-                b"accept-encoding: identity\r\n",
-                *_forwarded(exchange.headers, provider.fields),
-                b"content-type: ",
-                outgoing.content_type.encode(),
-                b"\r\ncontent-length: %d\r\n\r\n" % len(outgoing.body),
-            )
-        )
+        lines = exchange.head.lines_for(provider, credential, outgoing.path, outgoing.content_type)
         connection = self.pool.take(provider) or await self.pool.connect(provider)
         if exchange.disconnected:
             connection.abort()
@@ -281,13 +268,9 @@ class Gateway:
         if draft.slot == NO_SLOT:
             self._intend(draft, call, target)
         now = time.monotonic_ns()
-        relay.first_lines = [
-            _id_lines(draft.request_id),
-            b"server-timing: gw;dur=%.3f, ledger;dur=%.3f, upstream;dur="
-            % ((now - draft.arrived_ns) / 1e6, draft.intent_ns / 1e6),
-        ]
+        relay.first_lines = partial(_first_lines, draft, now)
         self._relays.add(relay)
-        relay.dispatch(connection, head, outgoing.body, now)
+        relay.dispatch(connection, b"%b%d\r\n\r\n" % (lines, len(outgoing.body)), outgoing.body, now)
         await relay.done
         return relay
 
@@ -538,13 +521,14 @@ class Gateway:
         request_id = exchange.request_id or self._parts.ids.next()
         draft = Draft(request_id, team_id, key_id, exchange.path, exchange.arrived_ms, exchange.arrived_ns)
         draft.idempotency = exchange.idempotency
-        headers = exchange.headers
+        head = exchange.head
         draft.policy = self._parts.capture_default
         if principal is not None:
-            draft.app_id = app_of(principal, headers)
-            draft.policy = policy.strictest(draft.policy, principal.capture)
-        draft.replay_of = replay_of(headers)
-        draft.kept = kept_of(headers)
+            draft.app_id = principal.app_id or head.app
+            if principal.capture is not CapturePolicy.FULL:
+                draft.policy = policy.strictest(draft.policy, principal.capture)
+        draft.replay_of = head.replay_of
+        draft.kept = head.kept
         return draft
 
 
@@ -565,13 +549,11 @@ def _capture(call: Call, relay: Relay | None, kept: tuple[tuple[bytes, bytes], .
     )
 
 
-def _forwarded(headers: dict[bytes, bytes], fields: tuple[tuple[bytes, bytes], ...]) -> list[bytes]:
-    """The client's header lines that travel on, and the provider's own where the client said nothing."""
-    lines = [b"%b: %b\r\n" % (name, value) for name, value in headers.items() if name in FORWARDED]
-    for name, value in fields:
-        if name not in FORWARDED or name not in headers:
-            lines.append(b"%b: %b\r\n" % (name, value))
-    return lines
+def _first_lines(draft: Draft, dispatched_ns: int, waited_ns: int) -> list[bytes]:
+    """Our lines in the head of a stream, which leaves before the end is known."""
+    before, ledger = (dispatched_ns - draft.arrived_ns) / 1e6, draft.intent_ns / 1e6
+    timing = b"server-timing: gw;dur=%.3f, upstream;dur=%.3f, ledger;dur=%.3f\r\n" % (before, waited_ns / 1e6, ledger)
+    return [_id_lines(draft.request_id), timing]
 
 
 def _id_lines(request_id: str) -> bytes:

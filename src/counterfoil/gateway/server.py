@@ -27,6 +27,7 @@ from uvicorn.server import ServerState
 
 from counterfoil.errors import CallerFault, Fault, GatewayFault
 from counterfoil.gateway.exchange import Exchange
+from counterfoil.gateway.head import KEY_HEADERS, Head
 from counterfoil.surfaces.families import UNKNOWN
 from counterfoil.tenancy.keys import KeyKind
 from counterfoil.wire.http1 import CONTINUE, STATUS_LINES
@@ -39,7 +40,6 @@ LINGER_SECONDS = 2.0
 
 LINGER_BYTES_MAX = 64 * 1024 * 1024
 
-_KEY_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 _ONCE = frozenset(
     {
         b"idempotency-key",
@@ -48,22 +48,10 @@ _ONCE = frozenset(
         b"transfer-encoding",
         b"authorization",
         b"content-type",
-        *_KEY_HEADERS,
+        *KEY_HEADERS,
     }
 )
 """Headers whose second appearance makes a request ambiguous: two readers could each believe another one."""
-
-
-def key_text(headers: dict[bytes, bytes]) -> str:
-    """The API key in any of the four header forms, or an empty text."""
-    value = headers.get(b"authorization")
-    if value is not None and value[:7].lower() == b"bearer ":
-        return value[7:].strip().decode("latin-1")
-    for name in _KEY_HEADERS:
-        value = headers.get(name)
-        if value is not None:
-            return value.strip().decode("latin-1")
-    return ""
 
 
 class ServerProtocol(HttpToolsProtocol):
@@ -92,6 +80,9 @@ class ServerProtocol(HttpToolsProtocol):
         self.unreadable: Fault | None = None  # what came behind a request that is still being answered
         self.peer = ""
         self.hot: Exchange | None = None  # the exchange whose body is arriving
+        self.length: bytes | None = None  # the content-length of the request whose head is arriving
+        self.head_said: tuple[bytes, bytes, str, list[tuple[bytes, bytes]]] | None = None
+        self.head_known: Head | None = None  # what follows from `head_said`
 
     # The connection.
 
@@ -158,39 +149,50 @@ class ServerProtocol(HttpToolsProtocol):
         # What uvicorn does here costs more than a parse; it is done only for a request that goes on to ASGI.
         self.url = b""
         self.headers = []
+        self.length = None
         self.hot = None
         self.in_head = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        name = name.lower()
+        if name == b"content-length" and self.length is None:
+            self.length = value
+        else:
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self.in_head = False
-        headers = dict(self.headers)
-        fault = self._head_fault(headers)
-        target = self.url
-        raw_path, _, query = target.partition(b"?")
-        surface = None if fault is not None and not headers else self.gateway.surface_of(raw_path)
-        if surface is None and fault is None:
-            self._hand_to_asgi(headers)
-            return
-        surface_known = surface is not None
+        parser = self.parser
+        said = (self.url, parser.get_method(), parser.get_http_version(), self.headers)
+        fault = None
+        if said == self.head_said and self.head_known is not None:
+            head = self.head_known
+        else:
+            headers = dict(self.headers)
+            fault = self._head_fault(headers)
+            head = self._read_head(headers, fault)
+            if head is None:
+                self._hand_to_asgi(headers)
+                return
+            if fault is None:
+                self.head_said, self.head_known = said, head
+        exchange = Exchange(self, head, time.time_ns() // 1_000_000, time.monotonic_ns())
+        exchange.http10 = said[2] == "1.0"
+        exchange.keep_alive = parser.should_keep_alive() and not self.gateway.stopping
+        self._open(exchange, fault)
+
+    def _read_head(self, headers: dict[bytes, bytes], fault: Fault | None) -> Head | None:
+        """The head of a request that is ours; None for one that goes on to ASGI."""
+        raw_path, _, query = self.url.partition(b"?")
+        method = self.parser.get_method()
+        surface = self.gateway.surface_of(raw_path) if fault is None or headers else None
         if surface is None:
+            if fault is None:
+                return None
             surface = self.gateway.fallback_surface
         path = raw_path.decode("latin-1")
-        exchange = Exchange(
-            self,
-            self.parser.get_method().decode("ascii"),
-            unquote(path) if "%" in path else path,
-            query.decode("latin-1"),
-            headers,
-            surface,
-            time.time_ns() // 1_000_000,
-            time.monotonic_ns(),
-        )
-        exchange.http10 = self.parser.get_http_version() == "1.0"
-        exchange.keep_alive = self.parser.should_keep_alive() and not self.gateway.stopping
-        self._open(exchange, fault, surface_known=surface_known)
+        path = unquote(path) if "%" in path else path
+        return Head(method.decode("ascii"), path, query.decode("latin-1"), headers, surface)
 
     def _hand_to_asgi(self, headers: dict[bytes, bytes]) -> None:
         """Let uvicorn have this request, as if it had seen it from the beginning."""
@@ -198,6 +200,8 @@ class ServerProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.url = url
         self.headers += fields  # the list that uvicorn's scope refers to
+        if self.length is not None:
+            self.headers.append((b"content-length", self.length))
         self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
         self.deadline = 0.0  # one that waits for its turn is not read on, so its body cannot be late yet
         super().on_headers_complete()
@@ -305,7 +309,7 @@ class ServerProtocol(HttpToolsProtocol):
             and not cycle.response_started
         )
 
-    def _open(self, exchange: Exchange, fault: Fault | None, *, surface_known: bool = True) -> None:
+    def _open(self, exchange: Exchange, fault: Fault | None) -> None:
         """Take up a request whose head is complete, and perhaps at ``fault``."""
         earlier = self.cycle
         self.cycle = exchange
@@ -316,42 +320,41 @@ class ServerProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((exchange, None))
         if fault is None:
             fault = self._refusal(exchange)
-        elif surface_known:
+        elif exchange.surface is not self.gateway.fallback_surface:
             self._identify(exchange)
         if fault is not None:
             self._refuse(exchange, fault)
             return
         self.deadline = self.loop.time() + self.limits.body_seconds
-        if exchange.headers.get(b"expect", b"").lower() == b"100-continue" and exchange.turn:
+        if exchange.head.expects and exchange.turn:
             self.transport.write(CONTINUE)
 
     def _refusal(self, exchange: Exchange) -> Fault | None:
         """Why this request is refused before its body is read, if it is. The key is checked first."""
         try:
-            exchange.principal = self.gateway.authenticate(key_text(exchange.headers))
+            exchange.principal = self.gateway.authenticate(exchange.head.key)
         except Fault as fault:
             return fault
         if exchange.principal.kind is not KeyKind.INFERENCE:
             return CallerFault("forbidden", "A management key cannot call models; use an inference key (cf_sk_…).")
-        if exchange.method != "POST":
+        if exchange.head.method != "POST":
             if exchange.surface.name == UNKNOWN:
                 return CallerFault("unsupported_endpoint")
             return CallerFault("method_not_allowed", headers=(("allow", "POST"),))
         headers = exchange.headers
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             return CallerFault("unsupported_encoding")
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > self.limits.body_bytes:
+        if self.length is not None and int(self.length) > self.limits.body_bytes:
             return CallerFault("payload_too_large", self._too_large())
         return None
 
     def _identify(self, exchange: Exchange) -> None:
         """Find out whose call a refused head is, for its record; nobody's when it sends a key twice."""
         names = [name for name, _ in self.headers]
-        if any(names.count(name) > 1 for name in (b"authorization", *_KEY_HEADERS)):
+        if any(names.count(name) > 1 for name in (b"authorization", *KEY_HEADERS)):
             return
         try:
-            principal = self.gateway.authenticate(key_text(exchange.headers))
+            principal = self.gateway.authenticate(exchange.head.key)
         except Fault:
             return
         if principal.kind is KeyKind.INFERENCE:
@@ -359,8 +362,9 @@ class ServerProtocol(HttpToolsProtocol):
 
     def _head_fault(self, headers: dict[bytes, bytes]) -> Fault | None:
         """What makes a head unacceptable although llhttp parsed it."""
-        if len(headers) != len(self.headers):
+        if len(headers) != len(self.headers) or b"content-length" in headers:
             names = [name for name, _ in self.headers]
+            names += [b"content-length"] if self.length is not None else []
             twice = next((name for name in _ONCE if names.count(name) > 1), None)
             if twice is not None:
                 return CallerFault("invalid_http", f"The header {twice.decode()} appears twice.")
@@ -372,7 +376,7 @@ class ServerProtocol(HttpToolsProtocol):
         if b"host" not in headers and version == "1.1":
             return CallerFault("invalid_http", "An HTTP/1.1 request needs a Host header.")
         if b"transfer-encoding" in headers and (
-            b"content-length" in headers or headers[b"transfer-encoding"].lower() != b"chunked"
+            self.length is not None or headers[b"transfer-encoding"].lower() != b"chunked"
         ):
             return CallerFault("invalid_http", "The framing of the request body is ambiguous.")
         return None

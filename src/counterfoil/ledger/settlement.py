@@ -13,7 +13,7 @@ NO_SLOT: Final = -1
 """The slot of a call that was never admitted (refused before dispatch) and still gets a record."""
 
 
-class Intent(Struct, frozen=True):
+class Intent(Struct, frozen=True, gc=False):
     """A call about to be dispatched: enough to write its record should this process not live to do so."""
 
     request_id: str
@@ -29,7 +29,7 @@ class Intent(Struct, frozen=True):
     byok: bool
 
 
-class Settlement(Struct, frozen=True):
+class Settlement(Struct, frozen=True, gc=False):
     """A call that has ended. ``slot`` is what ``Ledger.admit`` gave, or :data:`NO_SLOT`.
 
     ``capture`` holds the bodies to seal and store; it is ignored unless ``policy`` is ``full``. When it is None,

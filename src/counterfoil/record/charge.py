@@ -28,7 +28,7 @@ class CostState(StrEnum):
     PLAYBACK = "playback"
 
 
-class Line(Struct, frozen=True, kw_only=True):
+class Line(Struct, frozen=True, kw_only=True, gc=False):
     """One meter's charge: ``quantity`` × ``unit_price_nanos`` ÷ ``unit_size``, rounded half-even once.
 
     ``rule_id`` names the rule inside the price book whose content hash is ``book``. An ``unpriced`` line has amount 0
@@ -46,7 +46,7 @@ class Line(Struct, frozen=True, kw_only=True):
     reason: str | UnsetType = UNSET
 
 
-class Charge(Struct, frozen=True):
+class Charge(Struct, frozen=True, gc=False):
     """The lines and their integer sum. ``nanos == sum(line.amount_nanos for line in lines)``, always."""
 
     lines: tuple[Line, ...] = ()

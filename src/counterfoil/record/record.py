@@ -47,7 +47,7 @@ class CaptureState(StrEnum):
     ERASED = "erased"
 
 
-class Attempt(Struct, frozen=True, kw_only=True):
+class Attempt(Struct, frozen=True, kw_only=True, gc=False):
     """One try at one provider. ``number`` counts from 1 in the order the tries were made; times are milliseconds.
 
     ``key_source`` is ``operator``, ``team`` (BYOK) or ``none``. ``error_code`` is null for the try that answered.
@@ -73,7 +73,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     region: str | UnsetType = UNSET
 
 
-class Idempotency(Struct, frozen=True, kw_only=True):
+class Idempotency(Struct, frozen=True, kw_only=True, gc=False):
     """What an idempotency key did for a call. ``key`` is null where the capture policy keeps no details.
 
     ``repeat_of`` is the generation whose answer was given again; ``retry_of`` the one before that ended nobody knows
@@ -85,7 +85,7 @@ class Idempotency(Struct, frozen=True, kw_only=True):
     retry_of: str | None = None
 
 
-class Record(Struct, frozen=True, kw_only=True):
+class Record(Struct, frozen=True, kw_only=True, gc=False):
     """Everything known about one generation when it was settled. Field order is the canonical order: append only."""
 
     created_at: str
@@ -133,7 +133,7 @@ class Record(Struct, frozen=True, kw_only=True):
     region: str | UnsetType = UNSET
 
 
-class CaptureInfo(Struct, frozen=True, kw_only=True):
+class CaptureInfo(Struct, frozen=True, kw_only=True, gc=False):
     """What was kept of the bodies when the record was written. ``digest`` commits to the sealed bytes, never to text.
 
     ``retention_days`` counts from ``created_at``: bodies that are missing before then were erased or tampered with.

@@ -24,7 +24,7 @@ class UsageSource(StrEnum):
     ABSENT = "absent"
 
 
-class Usage(Struct, frozen=True, omit_defaults=False):
+class Usage(Struct, frozen=True, omit_defaults=False, gc=False):
     """What a generation consumed.
 
     ``prompt_tokens_details`` keys: ``cached_tokens``, ``cache_write_tokens`` (of which ``cache_write_5m_tokens`` and

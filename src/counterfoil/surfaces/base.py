@@ -24,7 +24,7 @@ from counterfoil.errors import Fault
 from counterfoil.record.usage import ABSENT, Usage
 
 
-class Request(Struct, frozen=True):
+class Request(Struct, frozen=True, gc=False):
     """A complete request as the server read it. ``path`` is decoded, without the query; header names are lower case.
 
     ``headers`` keeps the first value of each name; ``body`` is everything after the head, transfer coding removed.
@@ -37,7 +37,7 @@ class Request(Struct, frozen=True):
     body: bytes
 
 
-class Call(Struct, frozen=True, kw_only=True):
+class Call(Struct, frozen=True, kw_only=True, gc=False):
     """What one peek learned of a request. ``model`` is what the client wrote; ``endpoint`` the path to resubmit to.
 
     ``model`` is empty only for a refused request that named none that can be read.
@@ -59,7 +59,7 @@ class Call(Struct, frozen=True, kw_only=True):
     replayable: bytes | None = None  # the JSON object to resubmit when the body itself is not one (multipart)
 
 
-class Outgoing(Struct, frozen=True):
+class Outgoing(Struct, frozen=True, gc=False):
     """A request ready for a provider: ``path`` is appended to the provider's base path and may hold a query."""
 
     path: str
@@ -67,7 +67,7 @@ class Outgoing(Struct, frozen=True):
     content_type: str
 
 
-class Reading(Struct):
+class Reading(Struct, gc=False):
     """What a meter learned from an answer. Mutable while the answer passes; the gateway reads it once at the end.
 
     ``error_code`` is set when the provider reported an error inside an answer that had begun (or in its error body);

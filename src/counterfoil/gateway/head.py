@@ -1,0 +1,100 @@
+"""The head of a request, and all that follows from it alone.
+
+A client's connection says nearly the same head with every request; only the length of the body differs. So everything
+that can be read out of a head is read once, and a connection keeps its last :class:`Head` for as long as the header
+lines stay equal, byte for byte. What depends on anything else (the key's state, the body, the time) is no part of it.
+"""
+
+from __future__ import annotations
+
+from counterfoil.capture import policy
+from counterfoil.gateway.attribution import FORWARDED, app_of, kept_of, replay_of, session_of
+from counterfoil.providers.provider import Provider
+from counterfoil.surfaces.base import Surface
+
+KEY_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
+_CAPTURE = policy.HEADER.encode()
+
+
+class Head:
+    """``headers`` holds the first value of each name, in lower case, less ``content-length``; nobody changes it.
+
+    ``app`` is what the headers say of the application, ``session`` of the session, ``replay_of`` of the generation that
+    is run again; ``kept`` are the lines that are captured, ``capture`` is the value of ``x-counterfoil-capture``.
+    """
+
+    __slots__ = (
+        "_lines",
+        "_lines_for",
+        "app",
+        "capture",
+        "expects",
+        "headers",
+        "kept",
+        "key",
+        "method",
+        "path",
+        "query",
+        "replay_of",
+        "session",
+        "surface",
+    )
+
+    def __init__(self, method: str, path: str, query: str, headers: dict[bytes, bytes], surface: Surface) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.surface = surface
+        self.key = key_text(headers)
+        self.app = app_of(headers)
+        self.session = session_of(headers)
+        self.replay_of = replay_of(headers)
+        self.kept = kept_of(headers)
+        self.capture = headers.get(_CAPTURE)
+        self.expects = headers.get(b"expect", b"").lower() == b"100-continue"
+        self._lines_for: tuple[Provider, bytes, str, str] | None = None
+        self._lines = b""
+
+    def lines_for(self, provider: Provider, credential: bytes, path: str, content_type: str) -> bytes:
+        """The head to send to ``provider``, up to the length of the body (which ends it)."""
+        wanted = (provider, credential, path, content_type)
+        known = self._lines_for
+        if known is None or known[0] is not provider or known[1:] != wanted[1:]:
+            self._lines_for = wanted
+            self._lines = b"".join(
+                (
+                    provider.request_line,
+                    path.encode(),
+                    b" HTTP/1.1\r\n",
+                    provider.host_line,
+                    credential,
+                    b"accept-encoding: identity\r\n",
+                    *_forwarded(self.headers, provider.fields),
+                    b"content-type: ",
+                    content_type.encode(),
+                    b"\r\ncontent-length: ",
+                )
+            )
+        return self._lines
+
+
+def key_text(headers: dict[bytes, bytes]) -> str:
+    """The API key in any of the four header forms, or an empty text."""
+    value = headers.get(b"authorization")
+    if value is not None and value[:7].lower() == b"bearer ":
+        return value[7:].strip().decode("latin-1")
+    for name in KEY_HEADERS:
+        value = headers.get(name)
+        if value is not None:
+            return value.strip().decode("latin-1")
+    return ""
+
+
+def _forwarded(headers: dict[bytes, bytes], fields: tuple[tuple[bytes, bytes], ...]) -> list[bytes]:
+    """The client's header lines that travel on, and the provider's own where the client said nothing."""
+    lines = [b"%b: %b\r\n" % (name, value) for name, value in headers.items() if name in FORWARDED]
+    for name, value in fields:
+        if name not in FORWARDED or name not in headers:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return lines
