@@ -374,6 +374,32 @@ def test_two_requests_in_one_write_are_answered_in_order(gateway: Gateway) -> No
     assert gateway.record(second.generation_id)["replay_request"]["messages"][0]["content"] == "Ho"
 
 
+def test_each_request_of_a_connection_is_read_by_its_own_head(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """Heads that differ in one value, in the order of lines, in the path or in the key are never taken for the last."""
+    key, other = gateway.key(), gateway.key()
+    asked: list[tuple[bytes, str | None, str]] = [
+        (post(CHAT, GOOD, key, x_app_id="one"), "one", key),
+        (post(CHAT, GOOD, key, x_app_id="one"), "one", key),
+        (post(CHAT, GOOD.replace(b"Hi", b"Hello"), key, x_app_id="one"), "one", key),
+        (post(CHAT, GOOD, key, x_app_id="two"), "two", key),
+        (post(CHAT, GOOD, key), None, key),
+        (post(CHAT, GOOD, other, x_app_id="one"), "one", other),
+        (post(CHAT, GOOD, key, x_app_id="one", user_agent="another"), "one", key),
+    ]
+    with RawClient(gateway.port) as client:
+        for request, app, whose in asked:
+            client.send(request)
+            reply = client.reply()
+            assert reply.status == 200
+            record = gateway.record(reply.generation_id)
+            assert record["app_id"] == app
+            assert whose.split("_")[2] == record["key_id"]
+        client.send(post(CHAT + "/astray", GOOD, key, x_app_id="one"))
+        assert client.reply().status == 404
+    agents = [call.headers.get("user-agent") for call in upstream.seen[-len(asked) :]]
+    assert agents == [None] * 6 + ["another"]
+
+
 def test_expect_100_continue_is_honoured(gateway: Gateway) -> None:
     """The client learns that its body is welcome before it sends it."""
     with RawClient(gateway.port) as client:

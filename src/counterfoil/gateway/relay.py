@@ -361,7 +361,7 @@ class Relay:
     # Inside.
 
     def _choose(self, status: int) -> Way:
-        if status >= 300:
+        if status >= 300 or (self.content_type == b"application/json" and not self.call.stream):
             return Way.HELD
         if self.exchange.surface.streams(self.call, self.content_type.decode("latin-1")):
             return Way.STREAM

@@ -28,7 +28,7 @@ out. Sources: the providers' API references, read 2026-11; https://docs.x.ai/dev
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any
+from typing import Any, cast
 
 from msgspec import UNSET
 
@@ -218,6 +218,15 @@ def usage_of(body: object, meters: dict[str, int] | None = None) -> Usage:
     usage = mapping(body)
     if not usage:
         return _only_meters(meters)
+    if not meters:
+        plain = plain_usage_of(usage)
+        if plain is not None:
+            return plain
+    return long_usage_of(usage, meters)
+
+
+def long_usage_of(usage: dict[str, Any], meters: dict[str, int] | None = None) -> Usage:
+    """As :func:`usage_of`, for a usage object of any shape."""
     if "iterations" in usage:
         usage, meters = _with_iterations(usage, meters)
     found = _Sorted(usage)
@@ -230,6 +239,41 @@ def usage_of(body: object, meters: dict[str, int] | None = None) -> Usage:
     if prompt is None and completion is None and found.honest:
         return _only_meters(own)
     return _usage(prompt or 0, completion or 0, found.input, found.output, own, honest=found.honest)
+
+
+def plain_usage_of(usage: dict[str, Any]) -> Usage | None:
+    """The usage in OpenAI's own two spellings when there is nothing to decide; None leaves it to the long way.
+
+    Nearly every answer is of this kind: three counts that add up, and details of known meaning beside them.
+    """
+    prompt, completion, total = usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens")
+    inside, outside = "prompt_tokens_details", "completion_tokens_details"
+    if prompt is None:
+        prompt, completion = usage.get("input_tokens"), usage.get("output_tokens")
+        inside, outside = "input_tokens_details", "output_tokens_details"
+    if type(prompt) is not int or type(completion) is not int or type(total) is not int:
+        return None
+    if prompt + completion != total or prompt < 0 or completion < 0 or total > COUNT_MAX:
+        return None
+    known = 3
+    details: list[dict[str, int]] = []
+    for name, slots in ((inside, _INPUT), (outside, _OUTPUT)):
+        found: dict[str, int] = {}
+        details.append(found)
+        if name not in usage:
+            continue
+        known += 1
+        value = usage[name]
+        if type(value) is not dict:
+            return None
+        for detail, quantity in cast("dict[str, Any]", value).items():
+            slot = slots.get(detail)
+            if type(quantity) is not int or slot is None or not 0 <= quantity <= total:
+                return None
+            found[slot] = quantity
+    if known != len(usage):
+        return None
+    return Usage(prompt, completion, total, details[0] or UNSET, details[1] or UNSET, UNSET, UsageSource.REPORTED)
 
 
 def _usage(

@@ -11,8 +11,8 @@ Whitespace, an escape in a key, a key outside ASCII and a repeated key each make
 nothing makes them shorter; so when the sum equals the length, the body is compact, its keys are distinct, and every
 value lies where the running sum says. That is the form every SDK sends, and the proof costs one addition a key.
 
-Python's own ``json`` puts a space after every comma and colon. Where the length suggests it, such a body is written once
-more from its members, and equality is the proof.
+Python's own ``json`` puts a space after every comma and colon. Where the length suggests that, such a body is written
+once more from its members, and equality is the proof.
 
 Any other body is walked key by key. The walk needs no JSON parser of its own either: a value that stands at a key must
 begin with the very bytes the parser kept for that key (no JSON text is a proper prefix of another, except among

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from counterfoil.errors import CallerFault
+from counterfoil.wire import json_object
 from counterfoil.wire.json_object import read, tail_object
 
 SPELLINGS = {
@@ -102,6 +103,26 @@ def test_a_short_duplicate_cannot_hide_behind_spaces():
             with pytest.raises(CallerFault) as caught:
                 read(body)
             assert caught.value.short_code == "duplicate_key"
+
+
+@pytest.mark.parametrize("document", [{"model": "m"}, {"a": [1, {"b": ", "}], "model": "ü: ", "stream": True, "": {}}])
+def test_the_spelling_of_python_is_found_without_a_walk(document: dict[str, object], monkeypatch: pytest.MonkeyPatch):
+    """A space after each comma and colon of the top level: every value lies where its span says."""
+    monkeypatch.setattr(json_object, "_walk", None)
+    body = json.dumps(document).encode()
+    found = read(body)
+    for name, value in document.items():
+        start, end = found.span(name)
+        assert json.loads(body[start:end]) == value
+
+
+def test_a_repetition_as_long_as_the_spaces_is_found():
+    """Where a repeated key makes compact JSON just as long as the spaced one would be, it is still a repetition."""
+    body = b'{"a":1,"b":2,"a":345678}'
+    for size in range(1, 12):
+        with pytest.raises(CallerFault) as caught:
+            read(body.replace(b"345678", b"3" * size))
+        assert caught.value.short_code == "duplicate_key"
 
 
 @pytest.mark.parametrize(
