@@ -10,7 +10,7 @@ from __future__ import annotations
 from counterfoil.capture import policy
 from counterfoil.gateway.attribution import FORWARDED, app_of, kept_of, replay_of, session_of
 from counterfoil.providers.provider import Provider
-from counterfoil.surfaces.base import Surface
+from counterfoil.surfaces.base import Request, Surface
 
 KEY_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 _CAPTURE = policy.HEADER.encode()
@@ -55,6 +55,10 @@ class Head:
         self.expects = headers.get(b"expect", b"").lower() == b"100-continue"
         self._lines_for: tuple[Provider, bytes, str, str] | None = None
         self._lines = b""
+
+    def request(self, body: bytes) -> Request:
+        """The request that consists of this head and ``body``."""
+        return Request(self.method, self.path, self.query, self.headers, body)
 
     def lines_for(self, provider: Provider, credential: bytes, path: str, content_type: str) -> bytes:
         """The head to send to ``provider``, up to the length of the body (which ends it)."""

@@ -63,11 +63,7 @@ class KeyedExchange(Exchange):
         """The call that ``first`` asks for. ``kept`` says whether its answer will be there for repeats."""
         super().__init__(
             None,
-            first.method,
-            first.path,
-            first.query,
-            first.headers,
-            first.surface,
+            first.head,
             first.arrived_ms,
             first.arrived_ns,
         )

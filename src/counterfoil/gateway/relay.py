@@ -90,7 +90,7 @@ def answer_fields(fields: list[tuple[bytes, bytes]]) -> list[bytes]:
     return lines
 
 
-def _no_lines(waited_ns: int) -> list[bytes]:
+def _no_lines(_: int) -> list[bytes]:
     return []
 
 

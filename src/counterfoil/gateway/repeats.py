@@ -49,7 +49,7 @@ from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.settlement import NO_SLOT, Settlement
 from counterfoil.record import codec
 from counterfoil.record.record import CapturePolicy, Idempotency, Record
-from counterfoil.surfaces.base import Call, Reading, Request, Surface
+from counterfoil.surfaces.base import Call, Reading, Surface
 
 POLL_SECONDS: Final = (0.02, 0.5)
 """How often a call of another worker is looked for: at first, and at last."""
@@ -342,7 +342,7 @@ def _wish(exchange: Exchange, key: bytes) -> Wish:
         raise CallerFault("invalid_field", message, param="Idempotency-Key")
     principal = exchange.principal
     whose = (principal.team_id, principal.key_id) if principal is not None else ("", "")
-    scope = "\0".join((*whose, exchange.path, exchange.query, key.decode("ascii")))
+    scope = "\0".join((*whose, exchange.path, exchange.head.query, key.decode("ascii")))
     return Wish(
         key.decode("ascii"), hashlib.sha256(scope.encode()).digest(), fingerprint_of(exchange.headers, body), body
     )
@@ -366,7 +366,7 @@ def _same(wish: Wish, fingerprint: bytes, first_id: str) -> None:
 
 def _call_of(exchange: Exchange, wish: Wish) -> Call:
     """The call, once more: these bytes were one when the first came with them."""
-    return exchange.surface.peek(Request(exchange.method, exchange.path, exchange.query, exchange.headers, wish.body))
+    return exchange.surface.peek(exchange.head.request(wish.body))
 
 
 def _delivered(surface: Surface, call: Call, capture: Capture) -> bytes:

@@ -47,7 +47,7 @@ from counterfoil.record.ids import IdSource
 from counterfoil.record.record import CapturePolicy, CaptureState, Record
 from counterfoil.record.usage import UsageSource
 from counterfoil.routing.plan import Routes, Target
-from counterfoil.surfaces.base import Call, Reading, Request, Surface
+from counterfoil.surfaces.base import Call, Reading, Surface
 from counterfoil.tenancy.directory import Directory
 from counterfoil.tenancy.names import ALL_TEAMS
 from counterfoil.tenancy.principal import KeyRefused
@@ -179,7 +179,7 @@ class Gateway:
         if head.capture is not None:
             draft.policy = policy.strictest(draft.policy, policy.from_header(head.capture))
         surface = exchange.surface
-        request = Request(head.method, head.path, head.query, head.headers, exchange.body())
+        request = head.request(exchange.body())
         try:
             call = surface.peek(request)
         except CallerFault:
