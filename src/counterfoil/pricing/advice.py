@@ -24,7 +24,10 @@ _DETAILS: Final = ("cached_tokens", "cache_write_tokens")
 
 def holds(meters: Mapping[str, int]) -> bool:
     """Whether any of ``meters`` is an advisor's."""
-    return any(name.startswith(PREFIX) for name in meters)
+    for name in meters:  # noqa: SIM110  for every call with a meter, and half the time of any()
+        if name.startswith(PREFIX):
+            return True
+    return False
 
 
 def apart(usage: Usage, meters: Mapping[str, int]) -> tuple[Usage, dict[str, Usage]]:

@@ -34,24 +34,14 @@ def price_usage(sheet: Sheet, usage: Usage, book: str) -> Charge:
     nanos = 0
     weight = 0
     for slot, quantity in parts:
-        size = slot.size
-        price = slot.price
-        amount = amount_nanos(quantity, size, price)
+        size, price = slot.size, slot.price
+        amount, rest = divmod(quantity * price, size)
+        if rest:
+            amount = amount_nanos(quantity, size, price)
         nanos += amount
         weight |= slot.weight
-        lines.append(
-            Line(
-                meter=slot.meter,
-                quantity=quantity,
-                unit_size=size,
-                unit_price_nanos=price,
-                amount_nanos=amount,
-                rule_id=slot.rule,
-                book=book,
-                state=slot.state,
-                reason=slot.reason,
-            )
-        )
+        # By place, not by name: this runs for every line of every call, and takes a third of the time so.
+        lines.append(Line(slot.meter, quantity, size, price, amount, slot.rule, book, slot.state, slot.reason))
     if weight == PRICED and nanos and not cut and usage.source is _REPORTED:
         return Charge(tuple(lines), nanos, _EXACT)
     state, why = _verdict(sheet, usage.source, lines, weight, cut=cut)
@@ -129,7 +119,10 @@ def _all_parts(sheet: Sheet, usage: Usage, meters: Mapping[str, int]) -> tuple[_
             beside += _uncovered(sheet, exclusive, sides, reported)
     if m.REQUESTS in sheet.priced and not meters.get(m.REQUESTS):
         _add(beside, sheet.slot(m.REQUESTS), 1)
-    return [*tokens, *beside, *((fee, 1) for fee in sheet.fees)], cut
+    tokens += beside
+    if sheet.fees:
+        tokens += [(fee, 1) for fee in sheet.fees]
+    return tokens, cut
 
 
 def _uncovered(
@@ -170,7 +163,7 @@ def _input(sheet: Sheet, total: int, details: dict[str, int] | UnsetType, parts:
     if not details:
         _add(parts, sheet.input, total)
         return False
-    read = write = write_5m = write_1h = 0
+    read = parts_read = write = write_5m = write_1h = 0
     matters = sheet.input_details
     simple = True
     for name, quantity in details.items():
@@ -183,8 +176,11 @@ def _input(sheet: Sheet, total: int, details: dict[str, int] | UnsetType, parts:
                 write_5m = quantity
             elif name == "cache_write_1h_tokens":
                 write_1h = quantity
+            elif name in sheet.plain_reads:
+                parts_read += quantity
             else:
                 simple = False
+    read = max(read, parts_read)
     write = max(write - write_5m - write_1h, 0)
     plain = total - read - write - write_5m - write_1h
     if not simple or plain < 0:
@@ -230,12 +226,16 @@ def _output(sheet: Sheet, total: int, details: dict[str, int] | UnsetType, parts
 
 def _merge(sheet: Sheet, cells: list[tuple[str, int]], parts: _Parts) -> None:
     """Cells billed on the same line are added up first, so that each line is rounded once."""
+    slots = sheet.slots
     sums: dict[str, int] = {}
+    by_meter: dict[str, Slot] = {}
     for cell, quantity in reversed(cells):  # the plain cell was split last and reads first
-        meter = sheet.slot(cell).meter
+        slot = slots[cell]
+        meter = slot.meter
         sums[meter] = sums.get(meter, 0) + quantity
+        by_meter[meter] = slot
     for meter, quantity in sums.items():
-        _add(parts, sheet.slot(meter), quantity)
+        _add(parts, by_meter[meter], quantity)
 
 
 def _add(parts: _Parts, slot: Slot, quantity: int) -> None:

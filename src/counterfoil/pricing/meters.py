@@ -13,8 +13,8 @@ the price list's business (``sheet``); what the cells hold is decided here, once
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 # Cells of the input. Each is also the name of the meter that may have a rate of its own.
 INPUT: Final = "input_tokens"
@@ -128,24 +128,11 @@ def default_size(meter: str) -> int:
     return TOKENS_PER_PRICE if meter in TOKEN_METERS or base(meter).endswith("_tokens") else 1
 
 
-class Split:
-    """Parts of one total, taken until nothing is left. ``cut`` turns True when a detail claims more than there is."""
+class Split(NamedTuple):
+    """Parts of one total that add up to it. ``cut`` tells that a detail claimed more than was left."""
 
-    __slots__ = ("cells", "cut", "rest")
-
-    def __init__(self, total: int) -> None:
-        self.rest = total
-        self.cells: list[tuple[str, int]] = []
-        self.cut = False
-
-    def take(self, cell: str, quantity: int) -> None:
-        """Move ``quantity`` tokens into ``cell``, or what is left of them."""
-        if quantity > self.rest:
-            self.cut = True
-            quantity = self.rest
-        if quantity > 0:
-            self.rest -= quantity
-            self.cells.append((cell, quantity))
+    cells: list[tuple[str, int]]
+    cut: bool
 
 
 _READ_PARTS = (
@@ -159,6 +146,8 @@ _INPUT_PARTS = (
     ("image_tokens", "cached_image_tokens", INPUT_IMAGE),
     ("video_tokens", "cached_video_tokens", INPUT_VIDEO),
 )
+_INPUT_REST = (("tool_tokens", "", INPUT_TOOL), ("text_tokens", "cached_text_tokens", INPUT_TEXT))
+"""Details that may lie inside others (a tool's prompt is text): they take at most what is left, and are never cut."""
 _OUTPUT_PARTS = (
     ("audio_tokens", OUTPUT_AUDIO),
     ("image_tokens", OUTPUT_IMAGE),
@@ -178,51 +167,66 @@ def details_that_matter(own: frozenset[str]) -> tuple[frozenset[str], frozenset[
     return frozenset(read), frozenset(written)
 
 
+def reads_without_a_rate(own: frozenset[str]) -> frozenset[str]:
+    """The details of the input that split cache reads further, but not into cells worth splitting off."""
+    return frozenset(name for name, cell in _READ_PARTS if cell not in own)
+
+
 def split_input(total: int, details: Mapping[str, int], own: frozenset[str]) -> Split:
     """The cells of the input. ``own`` names the cells worth splitting off; a detail outside it stays in its parent."""
-    split = Split(total)
     get = details.get
-    if read := max(get("cached_tokens", 0), sum([get(name, 0) for name, _ in _READ_PARTS])):
-        _take_reads(split, read, details, own)
-    write_5m, write_1h = get("cache_write_5m_tokens", 0), get("cache_write_1h_tokens", 0)
-    write = get("cache_write_tokens", 0)
-    if write_1h:
-        split.take(CACHE_WRITE_1H, write_1h)
-    if write_5m:
-        split.take(CACHE_WRITE_5M, write_5m)
-    if write > write_5m + write_1h:
-        split.take(CACHE_WRITE, write - write_5m - write_1h)
-    for name, cached_name, cell in _INPUT_PARTS:
-        if cell in own and (quantity := get(name, 0) - get(cached_name, 0)) > 0:
-            split.take(cell, quantity)
-    if INPUT_TOOL in own and (quantity := get("tool_tokens", 0)) > 0:
-        split.take(INPUT_TOOL, min(quantity, split.rest))
-    if INPUT_TEXT in own and (quantity := get("text_tokens", 0) - get("cached_text_tokens", 0)) > 0:
-        split.take(INPUT_TEXT, min(quantity, split.rest))
-    if split.rest > 0:
-        split.cells.append((INPUT, split.rest))
-    return split
-
-
-def _take_reads(split: Split, read: int, details: Mapping[str, int], own: frozenset[str]) -> None:
+    wanted: list[tuple[str, int]] = []
+    read = get("cached_tokens", 0)
+    parts = 0
     for name, cell in _READ_PARTS:
-        quantity = details.get(name, 0)
-        if quantity > 0 and cell in own:
-            split.take(cell, quantity)
-            read -= quantity
-    if read > 0:
-        split.take(CACHE_READ, read)
+        quantity = get(name, 0)
+        if quantity > 0:
+            parts += quantity
+            if cell in own:
+                wanted.append((cell, quantity))
+    if read or parts:
+        wanted.append((CACHE_READ, max(read, parts) - sum([quantity for _, quantity in wanted])))
+    write_5m, write_1h = get("cache_write_5m_tokens", 0), get("cache_write_1h_tokens", 0)
+    wanted.append((CACHE_WRITE_1H, write_1h))
+    wanted.append((CACHE_WRITE_5M, write_5m))
+    wanted.append((CACHE_WRITE, get("cache_write_tokens", 0) - write_5m - write_1h))
+    for name, cached_name, cell in _INPUT_PARTS:
+        if cell in own and name in details:
+            wanted.append((cell, details[name] - get(cached_name, 0)))
+    split = _take(total, wanted)
+    rest = total - sum([quantity for _, quantity in split.cells])
+    for name, cached_name, cell in _INPUT_REST:
+        if rest > 0 and cell in own and (quantity := min(get(name, 0) - get(cached_name, 0), rest)) > 0:
+            split.cells.append((cell, quantity))
+            rest -= quantity
+    if rest > 0:
+        split.cells.append((INPUT, rest))
+    return split
 
 
 def split_output(total: int, details: Mapping[str, int], own: frozenset[str]) -> Split:
     """The cells of the output, in the manner of :func:`split_input`."""
-    split = Split(total)
-    for name, cell in _OUTPUT_PARTS:
-        if cell in own and (quantity := details.get(name, 0)) > 0:
-            split.take(cell, quantity)
-    if OUTPUT_TEXT in own and (quantity := details.get("text_tokens", 0)) > 0:
+    split = _take(total, [(cell, details[name]) for name, cell in _OUTPUT_PARTS if cell in own and name in details])
+    rest = total - sum([quantity for _, quantity in split.cells])
+    if rest > 0 and OUTPUT_TEXT in own and (quantity := min(details.get("text_tokens", 0), rest)) > 0:
         # Some providers count reasoning inside the text; what is left is the text that was shown.
-        split.take(OUTPUT_TEXT, min(quantity, split.rest))
-    if split.rest > 0:
-        split.cells.append((OUTPUT, split.rest))
+        split.cells.append((OUTPUT_TEXT, quantity))
+        rest -= quantity
+    if rest > 0:
+        split.cells.append((OUTPUT, rest))
     return split
+
+
+def _take(total: int, wanted: Sequence[tuple[str, int]]) -> Split:
+    """What ``wanted`` claims of ``total``, in order, until nothing is left."""
+    cells: list[tuple[str, int]] = []
+    cut = False
+    for cell, quantity in wanted:
+        if quantity > 0:
+            if quantity > total:
+                cut = True
+                quantity = total  # noqa: PLW2901 - what is left
+            if quantity:
+                cells.append((cell, quantity))
+                total -= quantity
+    return Split(cells, cut)

@@ -74,6 +74,8 @@ def reprice(book: PriceBook, record: Record | Priced) -> Charge:
 
 def refee(book: PriceBook, record: Record | Priced) -> Charge | UnsetType:
     """What the operator charges under ``book`` for the attempts of ``record`` that the team's own key paid for."""
+    if not book.overlay.byok:
+        return UNSET
     own = [attempt for attempt in record.attempts if attempt.key_source == "team" and attempt.cost_nanos is not UNSET]
     if not own:
         return UNSET

@@ -101,7 +101,6 @@ class Sheet:
     """Slots for one price list and one range of input length."""
 
     __slots__ = (
-        "_slots",
         "costs_nothing",
         "fees",
         "free",
@@ -111,8 +110,10 @@ class Sheet:
         "output",
         "output_details",
         "own",
+        "plain_reads",
         "priced",
         "reason",
+        "slots",
     )
 
     def __init__(
@@ -125,36 +126,37 @@ class Sheet:
         self.reason = reason
         self.free = free
         self.fees = tuple(fees)
-        self._slots: dict[str, Slot] = {meter: _slot(meter, ruled) for meter, ruled in rules.items()}
-        self.priced = frozenset(self._slots)
+        self.slots: dict[str, Slot] = {meter: _slot(meter, ruled) for meter, ruled in rules.items()}
+        self.priced = frozenset(self.slots)
         self.only_requests = bool(self.priced) and self.priced <= {m.REQUESTS}
         for cell in (*m.INPUT_CELLS, *m.OUTPUT_CELLS):
-            if cell not in self._slots:
-                self._slots[cell] = self._stand_in(cell, rules)
-        parents = {cell: self._slots[cell] for cell in (m.INPUT, m.OUTPUT, m.CACHE_READ)}
-        self.input, self.output = self._slots[m.INPUT], self._slots[m.OUTPUT]
+            if cell not in self.slots:
+                self.slots[cell] = self._stand_in(cell, rules)
+        parents = {cell: self.slots[cell] for cell in (m.INPUT, m.OUTPUT, m.CACHE_READ)}
+        self.input, self.output = self.slots[m.INPUT], self.slots[m.OUTPUT]
         self.own = frozenset(
-            cell for cell in (*m.INPUT_CELLS, *m.OUTPUT_CELLS) if self._slots[cell] is not parents.get(_parent(cell))
+            cell for cell in (*m.INPUT_CELLS, *m.OUTPUT_CELLS) if self.slots[cell] is not parents.get(_parent(cell))
         )
         self.input_details, self.output_details = m.details_that_matter(self.own)
+        self.plain_reads = m.reads_without_a_rate(self.own)
         self.costs_nothing = bool(self.free or self.priced) and not any(
             slot.price or any(step.price for step in slot.steps)
-            for slot in (*(self._slots[meter] for meter in self.priced), *self.fees)
+            for slot in (*(self.slots[meter] for meter in self.priced), *self.fees)
         )
 
     def slot(self, meter: str) -> Slot:
         """The slot of any meter, tokens or not."""
-        slot = self._slots.get(meter)
+        slot = self.slots.get(meter)
         if slot is None:
             slot = self._beside(meter)
-            if len(self._slots) < _METERS_MAX:
-                self._slots[meter] = slot
+            if len(self.slots) < _METERS_MAX:
+                self.slots[meter] = slot
         return slot
 
     def _beside(self, meter: str) -> Slot:
         for name in m.ancestors(meter):
             if name in self.priced:
-                return self._slots[name]._replace(meter=meter, side=m.direction(meter))
+                return self.slots[name]._replace(meter=meter, side=m.direction(meter))
         return self._missing(meter)
 
     def _missing(self, meter: str) -> Slot:
@@ -166,9 +168,9 @@ class Sheet:
     def _stand_in(self, cell: str, rules: Mapping[str, Ruled]) -> Slot:
         for name in _SAME.get(cell, ()):
             if name in rules:
-                return self._slots[name]
+                return self.slots[name]
         if cell in _IMAGE_READS and m.CACHE_READ in rules and _IMAGE_READS[cell] not in rules:
-            return self._slots[m.CACHE_READ]
+            return self.slots[m.CACHE_READ]
         for group in _FALLBACK.get(cell, ()):
             found = [name for name in group if name in rules]
             if found:
@@ -176,7 +178,7 @@ class Sheet:
         return self._missing(cell)
 
     def _fallback(self, cell: str, name: str) -> Slot:
-        slot = self._slots[name]
+        slot = self.slots[name]
         reason = f"no rate is published for {cell}; charged at the rate of {name}"
         if slot.reason:
             reason = f"{reason}; {slot.reason}"

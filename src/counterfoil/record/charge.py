@@ -28,7 +28,7 @@ class CostState(StrEnum):
     PLAYBACK = "playback"
 
 
-class Line(Struct, frozen=True, kw_only=True, gc=False):
+class Line(Struct, frozen=True, gc=False):
     """One meter's charge: ``quantity`` × ``unit_price_nanos`` ÷ ``unit_size``, rounded half-even once.
 
     ``rule_id`` names the rule inside the price book whose content hash is ``book``. An ``unpriced`` line has amount 0
