@@ -33,6 +33,7 @@ _COMMANDS: Final = (
     ("generations", "generations:app", "Records: list, show, follow, export, replay, compare."),
     ("ledger", "ledger:app", "The ledger: verify, figures, checkpoints, repricing."),
     ("prices", "prices:app", "Price books: show, compare."),
+    ("backup", "backup:backup", "Copy the data folder, also while the gateway runs."),
     ("config", "config:app", "The configuration: check it, print its schema."),
     ("doctor", "doctor:doctor", "Find out what is wrong with this installation."),
 )
