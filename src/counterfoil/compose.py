@@ -112,10 +112,11 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     )
     control.extend(prefixes(app))
 
-    board.start()
+    stopper = _stopper(board, runs, gateway.repeats, ledger, library, reader, directory)
+    host = Host(gateway, app, config.server, stopper)
+    board.start(host.give_up)
     runs.take_up()
-
-    return Host(gateway, app, config.server, _stopper(board, runs, gateway.repeats, ledger, library, reader, directory))
+    return host
 
 
 def make_runs(folder: DataFolder, replayer: Replayer, directory: Directory) -> Runs:

@@ -23,12 +23,13 @@ from counterfoil.process.supervisor import read_config
 _STDIN = 0
 
 
-async def run(config: Config, listener: socket.socket) -> None:
-    """Serve until told to stop, by signal or by the end of the lifeline."""
+async def run(config: Config, listener: socket.socket) -> int:
+    """Serve until told to stop, by signal or by the end of the lifeline; give the exit status."""
     host = await compose.serve(config, DataFolder.existing(config.data))
     asyncio.get_running_loop().add_reader(_STDIN, _on_lifeline, host)
     tame_collector()
     await host.serve(sockets=[listener])
+    return int(host.failed)
 
 
 def _on_lifeline(host: compose.Host) -> None:
@@ -43,11 +44,10 @@ def main() -> int:
     configure(config.log)
     listener = socket.socket(fileno=int(sys.argv[1]))
     try:
-        uvloop.run(run(config, listener))
+        return uvloop.run(run(config, listener))
     except ConfigError as error:
         sys.stderr.write(f"counterfoil: {error}\n")
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import http.client
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -40,6 +40,7 @@ class Gateway:
         self.port = free_port(HOST)
         self.url = f"http://{HOST}:{self.port}"
         self.environment = environment
+        self.wrapper: Sequence[str] = ()  # a command that runs the gateway's in its own place
         self.config = folder / "counterfoil.yaml"
         # JSON is YAML, and says exactly what it means.
         settings = {"data": str(self.data), "host": HOST, "port": self.port, "workers": workers, **config}
@@ -49,7 +50,7 @@ class Gateway:
 
     def start(self) -> None:
         """Start it (again, after :meth:`stop` or a kill) on the same folder and port; return when it is ready."""
-        command = [sys.executable, "-m", "counterfoil", "serve", "--config", str(self.config)]
+        command = [*self.wrapper, sys.executable, "-m", "counterfoil", "serve", "--config", str(self.config)]
         self.process = Process("The gateway", command, self.folder / "gateway.log", environment=self.environment)
         try:
             self.process.wait_until_ready(HOST, self.port, "/health/ready")

@@ -51,8 +51,7 @@ def serve(
     lock = folder.lock()
     listener = listen(settings)
     if settings.workers == 1:
-        uvloop.run(_serve_here(settings, folder, listener))
-        return 0
+        return uvloop.run(_serve_here(settings, folder, listener))
     return uvloop.run(_supervise(settings, listener, lock))
 
 
@@ -68,11 +67,12 @@ def listen(settings: Config) -> socket.socket:
         ) from error
 
 
-async def _serve_here(settings: Config, folder: DataFolder, listener: socket.socket) -> None:
+async def _serve_here(settings: Config, folder: DataFolder, listener: socket.socket) -> int:
     host = await compose.serve(settings, folder)
     tame_collector()
     _announce(settings, listener)
     await host.serve(sockets=[listener])
+    return int(host.failed)
 
 
 async def _supervise(settings: Config, listener: socket.socket, lock: int) -> int:

@@ -1,8 +1,13 @@
-"""The board on which a worker chalks up its figures, a few times a second, for whoever asks any worker."""
+"""The board on which a worker chalks up its figures, a few times a second, for whoever asks any worker.
+
+It also sees to it that a process whose ledger is poisoned ends: it can take no call any more, and a new one looks at
+the disk again.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -24,11 +29,18 @@ class Board:
         self._journal = journal
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+        self._give_up: Callable[[], None] = _nothing
 
-    def start(self) -> None:
-        """Publish from now on."""
+    def start(self, give_up: Callable[[], None]) -> None:
+        """Publish from now on; ``give_up`` is called when the ledger is poisoned."""
+        self._give_up = give_up
+        self._tick()
+
+    def _tick(self) -> None:
         self._publish()
-        self._timer = self._loop.call_later(PERIOD_S, self.start)
+        if self._ledger.poisoned:
+            self._give_up()
+        self._timer = self._loop.call_later(PERIOD_S, self._tick)
 
     def stop(self) -> None:
         """Publish what it came to, and no more."""
@@ -62,3 +74,7 @@ class Board:
             unwitnessed=ledger.unwitnessed,
         )
         ledger.tally.publish(counts, state, ledger.waits)
+
+
+def _nothing() -> None:
+    """Until the board has started there is nobody to tell."""

@@ -27,7 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Host(uvicorn.Server):
-    """Serves one worker. ``on_stopped`` runs after the last call has settled."""
+    """Serves one worker. ``on_stopped`` runs after the last call has settled. ``failed`` says why it stopped."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Host(uvicorn.Server):
                 ssl_keyfile=str(config.tls_key) if config.tls_key else None,
             )
         )
+        self.failed = False
         self._gateway = gateway
         self._shutdown_seconds = config.shutdown_seconds
         self._on_stopped = on_stopped
@@ -63,6 +64,12 @@ class Host(uvicorn.Server):
         self.force_exit = self.should_exit
         self.should_exit = True
         self._gateway.stopping = True
+
+    def give_up(self) -> None:
+        """Stop because this process can serve no more: whoever started it should start another."""
+        if not self.failed:
+            self.failed = True
+            self.stop()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -78,13 +78,13 @@ class IntentLog:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.posix_fallocate(descriptor, 0, SLOTS * SLOT_BYTES)
+            return cls(descriptor, number)
         except BlockingIOError:
             os.close(descriptor)
             return None
         except OSError as error:
             os.close(descriptor)
-            raise ConfigError(f"The journal {path} cannot be allocated ({error.strerror}).") from error
-        return cls(descriptor, number)
+            raise ConfigError(f"The journal {path} cannot be allocated or mapped ({error.strerror}).") from error
 
     @classmethod
     def claim_lowest(cls, journal: Path) -> IntentLog:

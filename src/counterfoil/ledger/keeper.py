@@ -67,14 +67,22 @@ class Keeper:
         self._signal.set()
         self._thread.join()
 
+    def _connected(self) -> apsw.Connection | None:
+        """The connection, open from the start: while it is, SQLite never takes up a commit whose sync had failed."""
+        try:
+            return self._connect()
+        except apsw.Error:
+            return None  # it is tried again when there is something to do
+
     def _run(self) -> None:
-        connection = self._connect()
+        connection = self._connected()
         try:
             while True:
                 self._signal.wait()
                 if self._closing:
                     return
                 try:
+                    connection = connection or self._connect()
                     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 except apsw.BusyError:
                     pass  # another worker is copying the same log
@@ -86,4 +94,5 @@ class Keeper:
                 if self._closing:  # close() may have set the signal just before it was cleared
                     return
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
