@@ -60,14 +60,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     loop = asyncio.get_running_loop()
     book = price_book(config, folder)
     routes = make_routes(config)
-    ledger = Ledger.open(
-        folder,
-        durability=config.ledger.durability,
-        loop=loop,
-        retention_days=config.capture.retention_days,
-        checkpoint_seconds=config.ledger.checkpoint_seconds,
-        seconds=places(config.ledger.checkpoint_folder, config.ledger.checkpoint_url, config.ledger.checkpoint_token),
-    )
+    ledger = open_ledger(config, folder, loop)
     directory = Directory(folder)
     reader = LedgerReader(folder)
     library = LedgerLibrary(Recordings(folder, reader, _wall_ms))
@@ -117,6 +110,19 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     board.start(host.give_up)
     runs.take_up()
     return host
+
+
+def open_ledger(config: Config, folder: DataFolder, loop: asyncio.AbstractEventLoop) -> Ledger:
+    """The ledger of ``folder`` for this worker, recovered. Raises :class:`ConfigError`."""
+    ledger = config.ledger
+    return Ledger.open(
+        folder,
+        durability=ledger.durability,
+        loop=loop,
+        retention_days=config.capture.retention_days,
+        checkpoint_seconds=ledger.checkpoint_seconds,
+        seconds=places(ledger.checkpoint_folder, ledger.checkpoint_url, ledger.checkpoint_token),
+    )
 
 
 def make_runs(folder: DataFolder, replayer: Replayer, directory: Directory) -> Runs:

@@ -33,7 +33,8 @@ BOUNDS: Final[Sequence[tuple[re.Pattern[str], Callable[[int], int]]]] = [
     for name, bound in (
         (r"ledger\.db", lambda records: MIB + RECORD_BYTES_MAX * records),
         (r"ledger\.db-wal", lambda _: 96 * MIB),  # it starts anew at 64 MiB, after the batch that reached it
-        (r"ledger\.db-shm|control\.db-(wal|shm)|control\.db", lambda _: 4 * MIB),
+        (r"ledger\.db-shm", lambda _: 4 * MIB),
+        (r"(control|idempotency|playback|runs)\.db(-wal|-shm)?|[\w-]+\.lock", lambda _: 4 * MIB),
         (r"reserve|writer-\d{3}\.intents", lambda _: 8 * MIB),
         (r"[0-9a-f]{64}\.json\.zst", lambda _: MIB),
         (r"VERSION|lock|writer-\d{3}\.tally|control\.epoch|pepper|kek|signing", lambda _: 4096),
