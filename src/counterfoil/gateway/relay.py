@@ -103,6 +103,7 @@ class Relay:
         "_ended",
         "_held_max",
         "_inflater",
+        "_left_ns",
         "_length",
         "_paused_ns",
         "_reading",
@@ -165,6 +166,7 @@ class Relay:
         self.chunks: list[bytes] = []
         self.offsets_us: list[int] = []
         self.begun = False
+        self._left_ns = 0  # when its client left an answer that is read to its end
         self._sent = 0
         self.left_after: int | None = None  # bytes of the body that a client which left had been sent
         self.too_large = False
@@ -261,7 +263,8 @@ class Relay:
             if self._released and connection is not None and not self._ended:
                 connection.detach()
             return
-        if self.provider.drains and self.first_byte_ns:
+        if self.provider.drains and self.dispatched_ns:
+            self._left_ns = time.monotonic_ns()
             if self._paused_ns:
                 self.on_client_ready()
             return
@@ -299,7 +302,7 @@ class Relay:
         if self.done.done():
             return
         timeouts = self.provider.timeouts
-        if self.exchange.disconnected and now_ns - self.last_ns > self.provider.drain_seconds * SECOND_NS:
+        if self._left_ns and now_ns - self._left_ns > self.provider.drain_seconds * SECOND_NS:
             self._give_up(CallerFault("client_disconnected"))
         elif self._paused_ns:
             if now_ns - self._paused_ns > timeouts.idle_seconds * SECOND_NS:
@@ -441,8 +444,10 @@ class Relay:
     def _resolve(self, fault: Fault | None) -> None:
         if self.done.done():
             return
-        if fault is None and self.exchange.disconnected:
-            fault = CallerFault("client_disconnected")
+        if self.exchange.disconnected and (fault is None or fault.branch == "upstream"):
+            # Whatever the provider did to an answer that nobody waited for any more: the client left first.
+            after = None if fault is None else f"The client left; reading on for the usage, {fault.code}."
+            fault = CallerFault("client_disconnected", after)
         self.fault = fault
         if not self.end_ns:
             self.end_ns = time.monotonic_ns()
