@@ -41,6 +41,16 @@ SCHEMA: Final[dict[str, Any]] = {
                 {
                     "status": {"type": "integer", "description": "The provider's HTTP status."},
                     "chunks": {"type": "integer", "description": "The pieces a stream came in; 0 for a whole body."},
+                    "chunk_bytes": {
+                        "type": "array",
+                        "items": {"type": "integer"},
+                        "description": "The size of each piece; absent for a whole body.",
+                    },
+                    "chunk_at_us": {
+                        "type": "array",
+                        "items": {"type": "integer"},
+                        "description": "When each piece came, in microseconds since dispatch; absent when not kept.",
+                    },
                 },
             ),
         )
@@ -66,11 +76,15 @@ def _request(capture: Capture) -> dict[str, Any]:
 
 
 def _response(capture: Capture) -> dict[str, Any]:
-    chunks = 0 if isinstance(capture.response, bytes) else len(capture.response)
+    pieces = () if isinstance(capture.response, bytes) else capture.response
+    cuts: dict[str, Any] = {"chunk_bytes": list(map(len, pieces))} if pieces else {}
+    if capture.offsets_us:
+        cuts["chunk_at_us"] = list(capture.offsets_us)
     return {
         "status": capture.response_status,
         "content_type": capture.response_type,
-        "chunks": chunks,
+        "chunks": len(pieces),
+        **cuts,
         **_text(capture.response_body),
     }
 

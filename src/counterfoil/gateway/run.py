@@ -30,13 +30,13 @@ from counterfoil.errors import CallerFault, Fault, GatewayFault, UpstreamFault
 from counterfoil.gateway.attribution import SESSION_ID_LENGTH_MAX
 from counterfoil.gateway.draft import Draft, attempt_of, record_of
 from counterfoil.gateway.exchange import Exchange
+from counterfoil.gateway.parts import Bookkeeper, Doorkeeper
 from counterfoil.gateway.playback import HEADER as PLAYBACK_HEADER
 from counterfoil.gateway.playback import PLAYER, Playback, missed, mode_of
 from counterfoil.gateway.relay import Relay, Way
 from counterfoil.gateway.server import ServerProtocol
 from counterfoil.gateway.upstream.guard import Guard
 from counterfoil.gateway.upstream.pool import Pool
-from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.settlement import NO_SLOT, Intent, Settlement
 from counterfoil.pricing.book import PriceBook
 from counterfoil.providers.addresses import TeamAddresses
@@ -48,7 +48,6 @@ from counterfoil.record.record import CapturePolicy, CaptureState, Record
 from counterfoil.record.usage import UsageSource
 from counterfoil.routing.plan import Routes, Target
 from counterfoil.surfaces.base import Call, Reading, Surface
-from counterfoil.tenancy.directory import Directory
 from counterfoil.tenancy.names import ALL_TEAMS
 from counterfoil.tenancy.principal import KeyRefused
 
@@ -87,8 +86,8 @@ class Counters(Struct):
 class Parts(Struct, frozen=True):
     """What the gateway is made of. ``surface_of`` finds a surface by path; ``is_control`` knows the ASGI routes."""
 
-    ledger: Ledger
-    directory: Directory
+    ledger: Bookkeeper
+    directory: Doorkeeper
     routes: Routes
     book: Callable[[], PriceBook]
     ids: IdSource
@@ -219,9 +218,10 @@ class Gateway:
         draft.target = Target(PLAYER, recording.model_id.partition("/")[2], recording.model_id)
         draft.playback_of = recording.generation_id
         draft.charges.append(PLAYED)
-        relay.first_lines = lambda _: [_id_lines(draft.request_id)]
+        now = time.monotonic_ns()
+        relay.first_lines = partial(_first_lines, draft, now)
         self._relays.add(relay)
-        relay.dispatch(player, b"", b"", time.monotonic_ns())
+        relay.dispatch(player, b"", b"", now)
         await relay.done
         return relay
 

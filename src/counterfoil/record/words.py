@@ -35,7 +35,7 @@ def cost(nanos: int, state: str) -> str:
         case CostState.SUPPRESSED:
             return "not charged" if nanos == 0 else f"{amount} (suppressed)"
         case CostState.PLAYBACK:
-            return "played back" if nanos == 0 else f"{amount} (playback)"
+            return "played back" if nanos == 0 else f"{amount} (played back)"
         case _:
             return f"{amount} ({state})"
 

@@ -118,15 +118,22 @@ def _members(value: Any) -> dict[str, Any]:
     return {str(index): element for index, element in enumerate(cast("list[Any]", value))}
 
 
-def _drop(value: Any, segments: Pointer) -> None:
+def places(value: Any, segments: Pointer) -> Iterator[tuple[Any, Any]]:
+    """Each holder and key in ``value`` that a pointer leads to."""
     name, rest = segments[0], segments[1:]
     for key in _named(value, name):
         if rest:
-            _drop(value[key], rest)
+            yield from places(value[key], rest)
         else:
-            value[key] = _MISSING
-    if not rest:
-        _sweep(value)
+            yield value, key
+
+
+def _drop(value: Any, segments: Pointer) -> None:
+    found = list(places(value, segments))
+    for holder, key in found:
+        holder[key] = _MISSING
+    for holder, _ in found:
+        _sweep(holder)
 
 
 def _named(value: Any, name: str) -> list[Any]:

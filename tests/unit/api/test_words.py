@@ -20,6 +20,7 @@ from counterfoil.record.charge import CostState
         pytest.param(5, CostState.UNKNOWN, "unknown (≥ $0.000000005)", id="unknown with something"),
         pytest.param(0, CostState.FREE, "free", id="free"),
         pytest.param(0, CostState.SUPPRESSED, "not charged", id="suppressed"),
+        pytest.param(0, CostState.PLAYBACK, "played back", id="playback"),
         pytest.param(7, "later", "$0.000000007 (later)", id="a state of a later version"),
     ],
 )
