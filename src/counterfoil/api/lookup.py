@@ -64,6 +64,7 @@ _RECORD: Final[dict[int | str, dict[str, Any]]] = {
     **reading.REFUSALS,
 }
 _BODIES: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"description": "part is neither request nor response."},
     200: {
         "description": "The bodies.",
         "content": {

@@ -56,7 +56,7 @@ def router(parts: ControlParts) -> APIRouter:
         """The models and aliases that speak Google's protocol."""
         return answers.json({"models": [_google_entry(model) for model in callable_by(request) if _is_google(model)]})
 
-    @routes.get("/v1beta/models/{name:path}", summary="One such model", responses=reading.REFUSALS)
+    @routes.get("/v1beta/models/{name:path}", summary="One such model", responses=_ONE)
     async def google_model(request: Request, name: str) -> Response:
         """One entry of that list, with or without its provider; 404 when this key may not call it."""
         wanted = (name, f"google/{name}")

@@ -147,7 +147,7 @@ def _calculate(book: PriceBook, body: bytes, team: str | None) -> Response:
     try:
         asked = _decoder.decode(body)
         at_ms = _moment(asked.at or asked.request_started_at)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         return answers.refusal("invalid_request", message=str(error))
     if not asked.provider or not asked.model or asked.usage is None:
         missing = [name for name in _REQUIRED if getattr(asked, name) in (None, "")]

@@ -156,7 +156,7 @@ def _wish(body: bytes) -> tuple[Wish, bool]:
     try:
         asked = _decode(body or b"{}")
         edits = tuple(msgspec.json.decode(edit, type=Edit) for edit in asked.edits)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CallerFault("invalid_field", str(error)) from error
     if asked.pass_through and (asked.n != 1 or asked.dry_run):
         raise CallerFault("invalid_field", "pass_through is for one run.", param="pass_through")

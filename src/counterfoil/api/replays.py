@@ -286,7 +286,7 @@ def shown(runs: Runs, run: Run) -> dict[str, Any]:
 def _read(body: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CallerFault("invalid_field", str(error)) from error
 
 

@@ -121,7 +121,9 @@ def _decode(data: bytes) -> Capture:
     version, flags, status, *lengths, chunk_count, time_count = _HEAD.unpack_from(data)
     if version != VERSION:
         raise ValueError(f"The captured bodies have version {version}; this one knows {VERSION}.")
-    if time_count not in (0, chunk_count):
+    known = not flags & ~(_HAS_REPLAYABLE | _IS_CHUNKS | _WIDE_TIMES)
+    told = bool(flags & _HAS_REPLAYABLE) >= bool(lengths[3]) and bool(flags & _IS_CHUNKS) >= bool(chunk_count)
+    if not known or not told or time_count not in (0, chunk_count):
         raise ValueError("The captured bodies are damaged.")
     request_type_end = _HEAD.size + lengths[0]
     table = request_type_end + lengths[1]

@@ -35,6 +35,8 @@ class Inflater:
         except zlib.error as error:
             raise UpstreamFault("invalid_response", "The provider's compressed answer is damaged.") from error
         self._out += len(decoded)
+        if self._zlib.unused_data:  # zlib would gather it without a bound
+            raise UpstreamFault("invalid_response", "The provider's compressed answer goes on behind its own end.")
         if self._zlib.unconsumed_tail:
             raise UpstreamFault("invalid_response", "The provider's compressed answer expands beyond reason.")
         return decoded

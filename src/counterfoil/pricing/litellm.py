@@ -99,7 +99,7 @@ def convert(data: bytes, wanted: Callable[[str, str], bool] = lambda _provider, 
         raise ConfigError(f"The LiteLLM file is larger than {FILE_BYTES_MAX} bytes.")
     try:
         models = msgspec.json.Decoder(dict[str, dict[str, Any]], float_hook=str).decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"This is not LiteLLM's price file: {error}.") from error
     unknown: Counter[str] = Counter()
     seen: set[tuple[str, str, str]] = set()

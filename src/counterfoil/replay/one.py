@@ -312,7 +312,7 @@ def output_limit(request: Sendable) -> int | None:
     """The most output tokens that a JSON request allows, None where it names no limit."""
     try:
         value: Any = msgspec.json.decode(request.body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None

@@ -117,7 +117,7 @@ def _values(body: bytes, media_type: str) -> Iterable[Object]:
 def _json(data: bytes) -> Any:
     try:
         return _decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -17,6 +17,9 @@ TEXT_MAX = 256
 COUNT_MAX = 1 << 50
 """No honest count is larger; what is larger is treated as a lie."""
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError)
+"""What a decoder with exact fractions raises; ArithmeticError for an exponent beyond any Decimal."""
+
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 
 
@@ -24,7 +27,7 @@ def parse(data: bytes | msgspec.Raw) -> Any:
     """The JSON value in ``data`` with every fraction as an exact Decimal, or None when it is not JSON."""
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 

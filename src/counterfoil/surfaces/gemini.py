@@ -22,12 +22,13 @@ from urllib.parse import quote, unquote_plus
 import msgspec
 from msgspec import Struct
 
+from counterfoil.errors import CallerFault
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.surfaces import metering
 from counterfoil.surfaces.base import Call, Meter, Outgoing, Request
 from counterfoil.surfaces.calls import checked_model, identifier, json_body, refused_call, tags_of
 from counterfoil.surfaces.families import EVENT_STREAM, GoogleSurface
-from counterfoil.surfaces.foreign import mapping, parse, sequence, text
+from counterfoil.surfaces.foreign import UNREADABLE, mapping, parse, sequence, text
 from counterfoil.surfaces.stream import LAST, MORE, PASS, StreamMeter, Verdict, telling
 from counterfoil.wire.json_array import ArrayCutter
 from counterfoil.wire.json_object import tail_object
@@ -65,9 +66,14 @@ class GeminiSurface(GoogleSurface):
         found = _PATH.match(request.path)
         name = found[3].replace("%2F", "/").replace("%2f", "/") if found else ""
         model = checked_model(f"tunedModels/{name}" if found and found[2] == "tunedModels" else name)
+        if any(segment in (".", "..") for segment in name.split("/")):
+            raise CallerFault("invalid_field", "The model's name must not hold . or .. as a segment.", param="model")
+        query = without_key(request.query)
+        if not query.isascii() or not query.isprintable() or " " in query:
+            raise CallerFault("invalid_http", "The query holds characters that must be escaped.")
         body, content_type = json_body(request)
         return Call(
-            endpoint=_endpoint(request.path, without_key(request.query)),
+            endpoint=_endpoint(request.path, query),
             model=model,
             stream=self.method == "streamGenerateContent",
             body=body.body,
@@ -78,10 +84,9 @@ class GeminiSurface(GoogleSurface):
     def refused(self, request: Request) -> Call:
         """The model and whether it streams stand in the path, however odd the body is."""
         found = _PATH.match(request.path)
-        query = without_key(request.query)
         return msgspec.structs.replace(
             refused_call(request),
-            endpoint=_endpoint(request.path, query),
+            endpoint=_endpoint(request.path, without_key(request.query)),
             model=identifier(found[3]) or "" if found else "",
             stream=self.method == "streamGenerateContent",
         )
@@ -256,7 +261,7 @@ class EmbedMeter(StreamMeter):
         self._reading.complete = True
         try:
             self._usage = mapping(_embedded.decode(body).usage)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return
         self._reading.has_output = True
 

@@ -20,7 +20,7 @@ from counterfoil.surfaces import metering
 from counterfoil.surfaces.base import Call, Meter, Request
 from counterfoil.surfaces.calls import flag, json_body, model_of, tags_of, word
 from counterfoil.surfaces.families import JsonSurface
-from counterfoil.surfaces.foreign import mapping, parse
+from counterfoil.surfaces.foreign import UNREADABLE, mapping, parse
 from counterfoil.surfaces.forms import FormSurface
 from counterfoil.surfaces.stream import END, LAST, PASS, StreamMeter, Verdict, telling
 from counterfoil.wire.json_object import tail_object
@@ -153,7 +153,7 @@ class ImagesMeter(StreamMeter):
         try:
             answer = _answer.decode(body)
             images = len(_list.decode(answer.data))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return
         self.note({"id": answer.id, "model": answer.model})
         self.merge_usage(answer.usage)

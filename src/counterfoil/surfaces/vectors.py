@@ -15,7 +15,7 @@ from msgspec import Struct
 from counterfoil.surfaces.base import Call, Request
 from counterfoil.surfaces.calls import json_body, model_of, tags_of, word
 from counterfoil.surfaces.families import JsonSurface
-from counterfoil.surfaces.foreign import mapping
+from counterfoil.surfaces.foreign import UNREADABLE, mapping
 from counterfoil.surfaces.stream import PASS, StreamMeter, Verdict
 
 
@@ -73,7 +73,7 @@ class VectorMeter(StreamMeter):
         self._reading.complete = True
         try:
             answer = _decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return
         self.note({"id": answer.id, "model": answer.model, "service_tier": answer.service_tier})
         self._reading.has_output = True

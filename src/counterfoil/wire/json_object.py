@@ -185,12 +185,16 @@ def tail_object(tail: bytes, key: bytes) -> bytes:
     For texts too long to keep: of ``…,"usage":{…},"user":null}`` only the end is there, so it cannot be parsed from its
     beginning. A quoted key followed by a colon cannot occur inside a JSON string, where quotes are escaped.
     """
-    for found in reversed(list(re.finditer(rb'"%b"\s*:\s*(?=\{)' % re.escape(key), tail))):
+    places = list(re.finditer(rb'"%b"\s*:\s*(?=\{)' % re.escape(key), tail))
+    for found in reversed(places[-_TAIL_OBJECTS_MAX:]):
         end = _object_end(tail, found.end())
         if end:
             return tail[found.end() : end]
     return b""
 
+
+_TAIL_OBJECTS_MAX = 8
+"""So many places are tried, from the end: each costs a walk to the end, and a tail could be nothing but beginnings."""
 
 _STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}]', re.DOTALL)
 

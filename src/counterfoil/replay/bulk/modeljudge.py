@@ -87,9 +87,9 @@ def heard(judge: ModelJudge, capture: Capture | None, error_code: str | None) ->
 def _score(text: str) -> float | None:
     try:
         value: Any = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
-    score = cast("dict[str, Any]", value).get("score")
+    score = cast("dict[str, Any]", value).get("score") if isinstance(value, dict) else None
     if isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1:
         return float(score)
     return None
