@@ -227,11 +227,15 @@ def _add_outcome(routes: APIRouter, runs: Runs, gate: _Gate) -> None:
         limit: Annotated[int, Query(ge=1, le=RESULTS_MAX)] = 100,
         team: Team = None,
     ) -> Response:
-        """Figures of both sides, agreement, every call made, verdicts; in the order in which the items ended."""
+        """Figures of both sides, agreement, every call made, verdicts; in the order in which the items ended.
+
+        `next` goes on where this page ends, null at the end; `last` is the place of its last row, for news later.
+        """
         run = await gate.found(gate.who(request), id, team)
         rows = await asyncio.to_thread(runs.store.results, run.run_id, after, limit)
-        last = rows[-1][0] if len(rows) == limit else None
-        return answers.json({"data": [result for _, result in rows], "next": last})
+        last = rows[-1][0] if rows else None
+        more = last if len(rows) == limit else None
+        return answers.json({"data": [result for _, result in rows], "next": more, "last": last})
 
     @routes.get("/v1/replays/{id}/events", summary="A bulk run as it goes, as server-sent events", responses=_ANSWERS)
     async def events(request: Request, id: str, team: Team = None) -> Response:  # noqa: A002
@@ -272,7 +276,7 @@ def shown(runs: Runs, run: Run) -> dict[str, Any]:
         "filter": asked.shown_filter or None,
         "sample": asked.sample,
         "seed": asked.seed,
-        "targets": [{"name": target.label, **msgspec.to_builtins(target)} for target in asked.targets],
+        "targets": [{**msgspec.to_builtins(target), "name": target.label} for target in asked.targets],
         "judges": msgspec.to_builtins(asked.judges),
         "concurrency": asked.concurrency,
         "rate": asked.rate,

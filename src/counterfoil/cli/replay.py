@@ -44,8 +44,8 @@ def replay(
     asked = {
         "model": model,
         "provider": provider,
-        "patch": _patch(patch),
-        "edits": [_edit(text) for text in edit] or None,
+        "patch": patch_of(patch),
+        "edits": [edit_of(text) for text in edit] or None,
         "stream": stream,
         "n": n,
         "max_cost_nanos": max_cost_nanos,
@@ -96,7 +96,8 @@ def _said(reader: LedgerReader, stored: StoredRecord) -> Said | None:
     return None if capture is None else said(capture)
 
 
-def _patch(text: str | None) -> Any:
+def patch_of(text: str | None) -> Any:
+    """The merge patch in ``text``, or in the file that ``@FILE`` names. Raises :class:`ConfigError`."""
     if text is None:
         return None
     try:
@@ -105,7 +106,7 @@ def _patch(text: str | None) -> Any:
         raise ConfigError(f"--patch is no JSON that can be read: {error}") from error
 
 
-def _edit(text: str) -> dict[str, Any]:
+def edit_of(text: str) -> dict[str, Any]:
     """``POINTER=VALUE``; a value that is no JSON is text."""
     path, mark, value = text.partition("=")
     if not mark:
