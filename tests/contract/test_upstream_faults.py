@@ -254,6 +254,18 @@ def test_a_fallback_follows_a_rate_limit_but_not_a_bad_request(gateway: Gateway,
         assert len(gateway.record(reply.generation_id)["attempts"]) == attempts
 
 
+def test_a_providers_header_never_takes_the_name_of_ours(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """Behind another gateway its ids, cost and timing arrive under other names, and ours once."""
+    theirs = {"x_generation_id": "gen_theirs", "x_cost_nanos": "7", "server_timing": "gw;dur=1", "x_request_id": "r"}
+    upstream.script = answer(chat_answer(), **theirs)
+    reply = call(gateway)
+    assert reply.headers["x-generation-id"] == reply.headers["x-request-id"] == reply.generation_id
+    assert reply.headers["x-cost-nanos"] == str(gateway.record(reply.generation_id)["cost_nanos"])
+    assert "upstream" in reply.headers["server-timing"]
+    for name, value in theirs.items():
+        assert reply.headers[f"x-upstream-{name.removeprefix('x_')}".replace("_", "-")] == value
+
+
 def test_a_gzip_answer_nobody_asked_for_is_decoded(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     """Metered and delivered as plain JSON."""
     body = json.dumps(chat_answer()).encode()

@@ -44,7 +44,13 @@ _DROPPED = HOP_BY_HOP | {
     b"alt-svc",
     b"strict-transport-security",
 }
-_RENAMED = {b"x-request-id": b"x-upstream-request-id", b"request-id": b"x-upstream-request-id"}
+_RENAMED = {
+    b"x-request-id": b"x-upstream-request-id",
+    b"request-id": b"x-upstream-request-id",
+    b"x-generation-id": b"x-upstream-generation-id",  # other gateways, this one among them, name theirs alike
+    b"x-cost-nanos": b"x-upstream-cost-nanos",
+    b"server-timing": b"x-upstream-server-timing",
+}
 _NAMES_MAX = 2048
 _names: dict[bytes, bytes] = {}
 """What becomes of each header name seen: its line's beginning, or empty for a dropped one. Bounded by _NAMES_MAX."""
