@@ -161,6 +161,7 @@ ROWS = [
         callers_too=True,
     ),
     Row("GET /v1/pricing/models", "/v1/pricing/models?limit=1", ("prices:read",), foreign=200, callers_too=True),
+    Row("GET /v1/pricing/book", "/v1/pricing/book", ("prices:read",), all_teams=True),
     Row("GET /health/live", "/health/live", None),
     Row("GET /health/ready", "/health/ready", None),
     Row("GET /metrics", "/metrics", None),

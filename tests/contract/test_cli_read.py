@@ -254,6 +254,16 @@ def test_ledger_stats_have_the_promised_figures(run: Run) -> None:
     assert re.search(rf"^records +{RECORDS}$", run("ledger", "stats").text, re.MULTILINE)
 
 
+def test_prices_are_the_gateways(run: Run) -> None:
+    """Whether asked of the folder or of the gateway: the book's sources, a provider, a model, a comparison."""
+    model = json.loads(run("prices", "show", "openai/gpt-4o-mini", "--json").out)
+    assert {rate["meter"] for rate in model["rates"]} >= {"input_tokens", "output_tokens"}
+    assert json.loads(run("prices", "show", "--json").out)["book"] == model["book"]
+    assert "gpt-4o-mini" in run("prices", "show", "openai").text
+    assert "price every model alike" in run("prices", "diff", "bundled").text
+    assert run("prices", "history", "openai/gpt-4o-mini").code == 0
+
+
 def test_doctor_finds_a_good_installation_good(run: Run) -> None:
     """Exit 0 when there is no problem, and the findings as JSON."""
     ended = run("doctor", "--json")

@@ -26,6 +26,7 @@ from counterfoil.surfaces import metering
 from counterfoil.tenancy.directory import Directory, wall_ms
 from counterfoil.tenancy.keys import KeyKind
 from counterfoil.tenancy.names import ALL_TEAMS
+from counterfoil.tenancy.principal import ScopeMissing
 
 PAGE: Final = 100
 PAGE_MAX: Final = 1000
@@ -100,7 +101,7 @@ def _everybody(_: Request) -> str | None:
 
 
 def router(book: Callable[[], PriceBook], team: Callable[[Request], str | None] = _everybody) -> APIRouter:
-    """The two endpoints over the book in force.
+    """The endpoints over the book in force.
 
     ``team`` gives the team whose own prices a request sees, or raises; without it anybody may ask, and only prices for
     everybody are shown.
@@ -139,6 +140,13 @@ def router(book: Callable[[], PriceBook], team: Callable[[Request], str | None] 
                 "data": [listing.listed(in_force, *pair, now, tier=service_tier, team=payer) for pair in page],
             }
         )
+
+    @routes.get("/v1/pricing/book", summary="The price book in force", responses=_REFUSALS)
+    def whole(request: Request) -> Response:
+        """Its canonical bytes, whose SHA-256 is the book that records name. Needs a management key of all teams."""
+        if team(request) is not None:
+            raise ScopeMissing("admin", "The book holds every team's prices; this key sees its own only.")
+        return answers.raw(book().data)
 
     return routes
 

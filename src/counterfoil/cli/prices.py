@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 
 from counterfoil.cli import output
 from counterfoil.cli.times import moment_ms
-from counterfoil.cli.where import HERE, AsJson, Place
+from counterfoil.cli.where import LOCAL, AsJson, Source
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import books
@@ -24,7 +24,10 @@ from counterfoil.tenancy.directory import wall_ms
 
 app = App(name="prices", help="Price books: show, compare, import, history.")
 
-_BOOK_HELP = "A stored book by the beginning of its hash, `bundled`, or a price file. Default: the newest stored."
+_BOOK_HELP = (
+    "A stored book by the beginning of its hash, `bundled`, or a price file. "
+    "Default: the newest stored; with --url the one in force."
+)
 _RATE_COLUMNS: Final = ("meter", "price", "above", "state", "rule_id")
 _PREFIX_MIN: Final = 4
 
@@ -51,10 +54,10 @@ def show(
     at: At = None,
     as_json: AsJson = False,
     chosen: Chosen = NEWEST,
-    place: Place = HERE,
+    source: Source = LOCAL,
 ) -> None:
     """Show a book: its sources, a provider's models, or the rates of one model and the rule behind each."""
-    book = _book(chosen.book, place)
+    book = _book(chosen.book, source)
     at_ms = _at(at)
     if model is None:
         _show_book(book, as_json=as_json)
@@ -93,10 +96,10 @@ def diff(
     *,
     at: At = None,
     as_json: AsJson = False,
-    place: Place = HERE,
+    source: Source = LOCAL,
 ) -> None:
     """Show what differs between two books: models added, removed, and repriced, rate by rate."""
-    before, after = _book(old, place), _book(new, place)
+    before, after = _book(old, source), _book(new, source)
     found = list(listing.changes(before, after, _at(at)))
     if as_json:
         output.json({"old": before.digest, "new": after.digest, "changes": found})
@@ -156,11 +159,13 @@ def history(
     *,
     as_json: AsJson = False,
     chosen: Chosen = NEWEST,
-    place: Place = HERE,
+    source: Source = LOCAL,
 ) -> None:
     """List every stored book, or the dated prices of one model."""
     if model is None:
-        stored = _stored(place)
+        if source.remote() is not None:
+            raise ConfigError("The list of stored books is read from the data folder: use --data.")
+        stored = _stored(source)
         columns = ("book", "stored_at", "catalog", "own_rules")
         output.listing(
             stored, columns, as_json=as_json, empty="No book is stored yet; the gateway stores one when it starts."
@@ -168,7 +173,7 @@ def history(
         return
     provider, _, name = model.partition("/")
     rows: list[dict[str, Any]] = []
-    for row in listing.history(_book(chosen.book, place), provider, name):
+    for row in listing.history(_book(chosen.book, source), provider, name):
         rates: dict[str, Any] = row["rates"]
         said = "  ".join(
             f"{meter} {listing.price_text(meter, rate['price'], rate.get('size', 1_000_000))}"
@@ -201,41 +206,53 @@ class _Text:
         return self._text
 
 
-def _book(name: str | None, place: Place) -> PriceBook:
+def _book(name: str | None, source: Source) -> PriceBook:
     """The book a name stands for. Raises :class:`ConfigError` when there is none, or more than one."""
     if name == "bundled":
         return PriceBook.build(books.bundled_catalog())
     if name is not None and Path(name).is_file():
         return PriceBook.build(books.bundled_catalog(), read_overlay(Path(name)))
-    known = _digests(place)
+    remote = source.remote()
+    if remote is None:
+        return _stored_book(name, source)
+    if name is not None:
+        raise ConfigError(f"There is no file {name}. Stored books are read from the data folder: use --data.")
+    try:
+        return PriceBook(remote.read("/v1/pricing/book"))
+    except msgspec.DecodeError as error:
+        raise ConfigError("The gateway's price book cannot be read by this version.") from error
+
+
+def _stored_book(name: str | None, source: Source) -> PriceBook:
+    known = _digests(source)
     if name is None:
-        return books.load(_folder(place), known[-1]) if known else PriceBook.build(books.bundled_catalog())
+        return books.load(_folder(source), known[-1]) if known else PriceBook.build(books.bundled_catalog())
     found = [digest for digest in known if len(name) >= _PREFIX_MIN and digest.startswith(name)]
     if len(found) != 1:
         what = f"{len(found)} stored books begin" if found else "No stored book begins"
         raise ConfigError(f"{what} with {name}, and there is no such file. See: counterfoil prices history")
-    return books.load(_folder(place), found[0])
+    return books.load(_folder(source), found[0])
 
 
-def _folder(place: Place) -> Path:
-    return DataFolder.existing(place.root).books
+def _folder(source: Source) -> Path:
+    return DataFolder.existing(source.root).books
 
 
-def _digests(place: Place) -> list[str]:
-    root = DataFolder(place.root)
+def _digests(source: Source) -> list[str]:
+    root = DataFolder(source.root)
     return [digest for digest, _ in books.stored(root.books)] if root.books.is_dir() else []
 
 
-def _stored(place: Place) -> list[dict[str, Any]]:
+def _stored(source: Source) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for digest, stored in books.stored(_folder(place)):
-        book = books.load(_folder(place), digest)
-        source, overlay = book.lists.catalog.source, book.overlay
+    for digest, stored in books.stored(_folder(source)):
+        book = books.load(_folder(source), digest)
+        catalog, overlay = book.lists.catalog.source, book.overlay
         rows.append(
             {
                 "book": digest,
                 "stored_at": _date(int(stored * 1000)),
-                "catalog": f"{source.package} {source.version}",
+                "catalog": f"{catalog.package} {catalog.version}",
                 "own_rules": sum(map(len, (overlay.prices, overlay.adjustments, overlay.fees, overlay.byok))),
             }
         )
