@@ -13,7 +13,7 @@
     ├── journal/                calls in flight (intents) and what was counted (tally), a file each a writer
     ├── reserve                 disk kept back for calls in flight when it is full
     ├── replays/                bulk runs: runs.db, and a lock for each run that is driven; made on first use
-    └── secrets/                0700; each file 0600, 32 random bytes, made on first use
+    └── secrets/                0700; each file 0600, 32 random bytes, made with the folder
         ├── pepper              keys API keys' digests
         ├── kek                 wraps the teams' data keys
         └── signing             Ed25519 seed for checkpoints
@@ -35,6 +35,12 @@ FORMAT_VERSION: Final = 1
 SECRET_BYTES: Final = 32
 _PRIVATE_DIR = 0o700
 _PRIVATE_FILE = 0o600
+_SECRETS: Final = {
+    "pepper": "Without it no API key is valid.",
+    "kek": "Without it no stored body and no provider key can be opened.",
+    "signing": "Without it the ledger's checkpoints cannot be continued.",
+}
+"""The secrets, and what hangs on each."""
 
 
 class DataFolder:
@@ -55,7 +61,11 @@ class DataFolder:
                 directory.mkdir(mode=_PRIVATE_DIR, parents=directory is root, exist_ok=True)
             version = root / "VERSION"
             if not version.exists():
-                _write_new(version, f"{FORMAT_VERSION}\n".encode())
+                folder._refuse_leftovers()
+                for name in _SECRETS:
+                    if not (folder.secrets / name).exists():
+                        _write_new(folder.secrets / name, os.urandom(SECRET_BYTES))
+                _write_new(version, f"{FORMAT_VERSION}\n".encode())  # last: a folder that has it has its secrets
             if not os.access(root, os.W_OK | os.X_OK):
                 raise PermissionError(13, "not writable", str(root))
         except OSError as error:
@@ -108,16 +118,19 @@ class DataFolder:
         return self.root / "secrets"
 
     def secret(self, name: str) -> bytes:
-        """The 32 bytes of a named secret, made on first use. Two processes that race get the same bytes.
+        """The 32 bytes of a named secret, made with the folder and never again.
 
-        Raises :class:`ConfigError` when the file is damaged or readable by others.
+        Raises :class:`ConfigError` when the file is missing, damaged or readable by others. (A new one in its place
+        would look like a good start, and every key, body or checkpoint of before would be void.)
         """
         path = self.secrets / name
         try:
-            if not path.exists():
-                _write_new(path, os.urandom(SECRET_BYTES))
             mode = stat.S_IMODE(path.stat().st_mode)
             data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"The secret {path} is missing. {_SECRETS[name]} It cannot be made again: restore it from a backup."
+            ) from error
         except OSError as error:
             raise ConfigError(f"The secret {path} cannot be read ({error.strerror or error}).") from error
         if mode & 0o077:
@@ -141,6 +154,15 @@ class DataFolder:
                 f"Another gateway is running on {self.root}. Stop it first, or use another folder with --data."
             ) from error
         return descriptor
+
+    def _refuse_leftovers(self) -> None:
+        """A folder without its VERSION that holds a database is a damaged one, not a new one."""
+        left = [path.name for path in (self.control_db, self.ledger_db) if path.exists()]
+        if left:
+            raise ConfigError(
+                f"{self.root / 'VERSION'} is missing, but {left[0]} is there. Restore the file (it holds one line: "
+                f"{FORMAT_VERSION}), or choose another folder with --data."
+            )
 
     def _check_version(self) -> None:
         try:
@@ -171,3 +193,8 @@ def _write_new(path: Path, data: bytes) -> None:
         pass
     finally:
         draft.unlink()
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)  # the name too must outlive the power
+    finally:
+        os.close(directory)

@@ -30,7 +30,7 @@ from counterfoil.ledger.settlement import Intent, Settlement
 from counterfoil.ledger.signing import Signer
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import Store, StoredKeys
-from counterfoil.ledger.tally import Tally, Waits
+from counterfoil.ledger.tally import Tally, Waits, total
 from counterfoil.ledger.witness import Second, Witness
 from counterfoil.ledger.writer import Acknowledge, Connected, Writer
 from counterfoil.record.ids import parse
@@ -90,6 +90,7 @@ class Ledger:
         Raises :class:`ConfigError` when the folder cannot be used.
         """
         path = folder.ledger_db
+        _refuse_a_lost_ledger(folder)
         secret, seed = folder.secret("kek"), folder.secret("signing")
         log = IntentLog.claim_lowest(folder.journal)
         tally = Tally.of(folder.journal, log.number)
@@ -251,6 +252,15 @@ class Ledger:
         if fault is None:
             self.settled += len(futures)
             self.waits.observe(wait_s, len(futures))
+
+
+def _refuse_a_lost_ledger(folder: DataFolder) -> None:
+    """An empty ledger in the place of one that had records would look like a good start."""
+    if not folder.ledger_db.exists() and (records := total(folder.journal).counts.accounted):
+        raise ConfigError(
+            f"The ledger {folder.ledger_db} is missing; it had {records} records or more. Restore it from a backup, or "
+            "choose another folder with --data."
+        )
 
 
 def _copy_back(connection: apsw.Connection) -> None:

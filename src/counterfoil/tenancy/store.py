@@ -49,12 +49,18 @@ class Store:
         Raises :class:`ConfigError` when it cannot be opened or was written by a newer version.
         """
         self.lock = threading.RLock()
+        epoch = folder.root / "control.epoch"
+        if epoch.exists() and not folder.control_db.exists():
+            raise ConfigError(
+                f"The tenancy database {folder.control_db} is missing. It held every key: restore it from a backup. "
+                f"To begin again without any key, remove {epoch} too."
+            )
         try:
             os.close(os.open(folder.control_db, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE))
             connection = apsw.Connection(str(folder.control_db), statementcachesize=64)
             connection.set_busy_timeout(BUSY_MS_MAX)
             self._database = cast("_Database", connection)
-            self.epoch = Epoch(folder.root / "control.epoch")
+            self.epoch = Epoch(epoch)
             self._prepare(folder)
         except (apsw.Error, OSError) as error:
             raise ConfigError(
