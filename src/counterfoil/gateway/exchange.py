@@ -144,8 +144,8 @@ class Exchange:
 
     def write(self, data: bytes) -> None:
         """The next piece of the body; ``data`` must not be empty."""
-        if not self.disconnected:
-            self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if not self.disconnected:  # as `_write`, which is one call more for every frame of every stream
+            self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def end(self, data: bytes) -> None:
         """The last piece of the body (perhaps empty) and the end of the answer, in one write."""

@@ -107,6 +107,7 @@ class Relay:
         "_capture_max",
         "_connection",
         "_ended",
+        "_flows",
         "_held_max",
         "_inflater",
         "_left_ns",
@@ -191,6 +192,7 @@ class Relay:
         self._trailing: list[bytes] = []
         self._reading: Reading | None = None
         self._ended = False
+        self._flows = False  # in the middle of a stream
         self._released = False
         self._paused_ns = 0
 
@@ -228,6 +230,9 @@ class Relay:
     def on_body(self, data: bytes) -> None:
         now = time.monotonic_ns()
         self.last_ns = now
+        if self._flows:
+            self._on_flow(data, now)
+            return
         if not self.first_byte_ns:
             self.first_byte_ns = now
         if self._inflater is not None:
@@ -395,8 +400,32 @@ class Relay:
         if out:
             self._send(out)
         if meter.terminal:
-            self.end_ns = now
-            self.done.get_loop().call_later(TERMINAL_GRACE_SECONDS, self._settle_without_the_end)
+            self._on_terminal(now)
+        else:
+            self._flows = self._inflater is None and self.begun and self.output_ns != 0
+
+    def _on_flow(self, data: bytes, now: int) -> None:
+        """A piece from the middle of a stream: what :meth:`_on_frames` does when nothing is left to find out."""
+        if self.keeps and not self.too_large:
+            self.size = size = self.size + len(data)
+            if size > self._capture_max:
+                self._drop()
+            else:
+                self.chunks.append(data)
+                self.offsets_us.append((now - self.dispatched_ns) // 1000)
+        meter = self.meter
+        out = meter.push(data)
+        if out:
+            self._sent += len(out)
+            self.exchange.write(out)
+        if meter.terminal:
+            self._on_terminal(now)
+
+    def _on_terminal(self, now: int) -> None:
+        """The terminal frame is here and kept back."""
+        self._flows = False
+        self.end_ns = now
+        self.done.get_loop().call_later(TERMINAL_GRACE_SECONDS, self._settle_without_the_end)
 
     def _on_piece(self, data: bytes) -> None:
         if self.way is Way.HELD:
@@ -418,11 +447,15 @@ class Relay:
             return
         self.size += len(data)
         if self.size > self._capture_max:
-            self.too_large = True
-            self.chunks = []
-            self.offsets_us = []
+            self._drop()
         else:
             self.chunks.append(data)
+
+    def _drop(self) -> None:
+        """The answer is too large to keep."""
+        self.too_large = True
+        self.chunks = []
+        self.offsets_us = []
 
     def _send(self, data: bytes) -> None:
         self._sent += len(data)
@@ -455,6 +488,7 @@ class Relay:
             after = None if fault is None else f"The client left; reading on for the usage, {fault.code}."
             fault = CallerFault("client_disconnected", after)
         self.fault = fault
+        self._flows = False
         if not self.end_ns:
             self.end_ns = time.monotonic_ns()
         self.done.set_result(None)

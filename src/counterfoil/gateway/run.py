@@ -501,8 +501,10 @@ class Gateway:
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _forget(self, relay: Relay) -> None:
-        """Nothing will happen to this answer any more. It and its exchange know each other: that circle is broken here,
-        or the cyclic collector would have to find it, at a tenth of the cost of a call.
+        """Nothing will happen to this answer any more.
+
+        It and its exchange know each other. That circle is broken here; the cyclic collector would have to find it, at
+        a tenth of the cost of a call.
         """
         self._relays.discard(relay)
         if relay.exchange.listener is relay:

@@ -7,11 +7,16 @@ so a receiver may close the connection from any of its methods, and several smal
 
 What decides whether a connection may be used again: the answer ended by its own framing, the provider did not ask to
 close, our request left the socket completely, and nothing came after the end.
+
+A stream's frame usually comes as one read that holds one whole chunk. When the parser stands between two chunks, such a
+read is a size line, so many bytes and a line end, which three comparisons can tell; the parser is left where it stands,
+because that is also where it would stand had it read the chunk. Anything else goes to the parser.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -28,6 +33,12 @@ loop and as the socket takes it: so the loop reads in between, and an answer tha
 then a reset) is nearly always seen before the reset is; and TLS never encrypts tens of megabytes in one go while
 everything else waits."""
 
+
+_SIZE_LINE = re.compile(rb"[0-9A-Fa-f]{1,7}")
+_SIZE_LINE_END_MAX = 9
+_SIZES_MAX = 4096
+_sizes: dict[bytes, int] = {}
+"""What the plain size lines of chunks say: frames of one stream are of few sizes. Bounded by _SIZES_MAX."""
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 _FRAMING_SIZES = (14, 17)
@@ -53,7 +64,9 @@ class UpstreamConnection(asyncio.Protocol):
     """A connection from its making to its loss. ``on_idle`` and ``on_lost`` tell the pool."""
 
     __slots__ = (
+        "_between_chunks",
         "_choked",
+        "_chunk_ended",
         "_complete",
         "_fields",
         "_head_bytes",
@@ -86,6 +99,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_ready = False
         self._head_told = False
         self._head_bytes = 0
+        self._chunk_ended = False
+        self._between_chunks = False
         self._complete = False
         self._persistent = False
         self._until_eof = False
@@ -105,6 +120,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_ready = False
         self._head_told = False
         self._head_bytes = 0
+        self._chunk_ended = False
+        self._between_chunks = False
         self._complete = False
         self._until_eof = False
         self._fields = []
@@ -150,7 +167,15 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is None:
             self.abort()  # an answer nobody asked for: this connection cannot be trusted with the next request
             return
-        if not self._head_ready:
+        if self._between_chunks:
+            at = data.find(b"\r\n", 1, _SIZE_LINE_END_MAX)
+            if at > 0:
+                line = data[:at]
+                size = _sizes.get(line) or _chunk_size(line)
+                if size and size == len(data) - at - 4 and data.endswith(b"\r\n"):
+                    receiver.on_body(data[at + 2 : -2])
+                    return
+        elif not self._head_ready:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -162,6 +187,7 @@ class UpstreamConnection(asyncio.Protocol):
             if self._head_bytes > HEAD_BYTES_MAX:
                 self._fail(UpstreamFault("response_too_large"))
             return
+        self._between_chunks = self._chunk_ended and not self._complete and data.endswith(b"\r\n")
         self._hand_over(receiver)
         if self._complete and self._receiver is receiver:
             self._finish(receiver)
@@ -198,6 +224,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
+
+    def on_chunk_header(self) -> None:
+        self._chunk_ended = False
+
+    def on_chunk_complete(self) -> None:
+        self._chunk_ended = True
 
     def on_message_complete(self) -> None:
         if self._head_ready:
@@ -264,6 +296,16 @@ class UpstreamConnection(asyncio.Protocol):
         self.abort()
         if receiver is not None:
             receiver.on_fault(fault)
+
+
+def _chunk_size(line: bytes) -> int:
+    """The size that a chunk's first line gives when it gives nothing else; 0 leaves the line to the parser."""
+    if not _SIZE_LINE.fullmatch(line):
+        return 0
+    size = int(line, 16)
+    if len(_sizes) < _SIZES_MAX:
+        _sizes[line] = size
+    return size
 
 
 def _keep_alive_timeout(value: bytes) -> float | None:
