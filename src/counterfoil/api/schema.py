@@ -133,6 +133,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "meters": "What is billed beside tokens: requests, images, characters, pages, web_searches, input_audio_ms, "
         "output_audio_ms and others.",
         "source": "reported by the provider, estimated by us, partial, or absent.",
+        "estimated": "Which of the totals are an estimate of ours; the others are as reported. Absent when none is.",
     },
     "Idempotency": {
         "key": "The client's key; null where the capture policy keeps no details.",

@@ -125,6 +125,15 @@ class ByokConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class EstimatesConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What becomes of calls whose provider reports no usage. An estimate is marked as one everywhere."""
+
+    tokens: Annotated[
+        bool,
+        Meta(description="Estimate their tokens, where the extra `tokenizer` is installed; else they stay unknown."),
+    ] = True
+
+
 class PlaybackConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How recordings answer, where a request or its key asks for that."""
 
@@ -235,6 +244,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     capture: Annotated[CaptureConfig, Meta(description="How much of every call is kept, and how long.")] = (
         CaptureConfig()
     )
+    estimates: Annotated[EstimatesConfig, Meta(description="Where a provider reports no usage.")] = EstimatesConfig()
     playback: Annotated[PlaybackConfig, Meta(description="How recordings answer in a provider's place.")] = (
         PlaybackConfig()
     )

@@ -17,6 +17,7 @@ _SECTIONS: Final = (
     ("TargetConfig", "models.ALIAS.targets[]."),
     ("CaptureConfig", "capture."),
     ("ByokConfig", "byok."),
+    ("EstimatesConfig", "estimates."),
     ("PlaybackConfig", "playback."),
     ("IdempotencyConfig", "idempotency."),
     ("LedgerConfig", "ledger."),

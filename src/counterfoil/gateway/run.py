@@ -29,6 +29,7 @@ from counterfoil.config.model import Limits
 from counterfoil.errors import CallerFault, Fault, GatewayFault, UpstreamFault
 from counterfoil.gateway.attribution import SESSION_ID_LENGTH_MAX
 from counterfoil.gateway.draft import Draft, attempt_of, record_of
+from counterfoil.gateway.estimate import Estimator
 from counterfoil.gateway.exchange import Exchange
 from counterfoil.gateway.parts import Bookkeeper, Doorkeeper
 from counterfoil.gateway.playback import HEADER as PLAYBACK_HEADER
@@ -100,6 +101,7 @@ class Parts(Struct, frozen=True):
     team_addresses: TeamAddresses = TeamAddresses()
     team_ca_file: str | None = None
     playback: Playback | None = None
+    estimator: Estimator | None = None
 
 
 class Gateway:
@@ -242,6 +244,8 @@ class Gateway:
                 if target is last or not fault.retryable or exchange.disconnected:
                     raise
                 continue
+            if self._parts.estimator is not None and self._parts.estimator.wanted(call, relay):
+                await self._parts.estimator.complete(call, target.model, relay)
             fault = self._fault_of(relay)
             self._note_attempt(draft, target, relay, fault)
             if fault is None or target is last or not fault.retryable or relay.begun or exchange.disconnected:

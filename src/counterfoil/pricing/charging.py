@@ -44,7 +44,7 @@ def price_usage(sheet: Sheet, usage: Usage, book: str) -> Charge:
         lines.append(Line(slot.meter, quantity, size, price, amount, slot.rule, book, slot.state, slot.reason))
     if weight == PRICED and nanos and not cut and usage.source is _REPORTED:
         return Charge(tuple(lines), nanos, _EXACT)
-    state, why = _verdict(sheet, usage.source, lines, weight, cut=cut)
+    state, why = _verdict(sheet, usage, lines, weight, cut=cut)
     return Charge(tuple(lines), nanos, state, why)
 
 
@@ -267,11 +267,9 @@ def _special(slot: Slot, quantity: int) -> Iterable[tuple[Slot, int]]:
         yield plain._replace(price=price, size=size, rule=rule), quantity
 
 
-def _verdict(
-    sheet: Sheet, source: UsageSource, lines: list[Line], weight: int, *, cut: bool
-) -> tuple[CostState, str | None]:
+def _verdict(sheet: Sheet, usage: Usage, lines: list[Line], weight: int, *, cut: bool) -> tuple[CostState, str | None]:
     """The state and the reason in words, where the sum is not simply exact."""
-    free = sheet.costs_nothing
+    free, source = sheet.costs_nothing, usage.source
     if source is UsageSource.ABSENT and not (free or sheet.only_requests):
         return (CostState.PARTIAL if weight & PRICED else CostState.UNKNOWN), "the provider reported no usage"
     if free and not weight & UNPRICED:
@@ -285,14 +283,23 @@ def _verdict(
             return CostState.UNKNOWN, sheet.reason
         return CostState.FREE, "the provider reported that nothing was consumed"
     if source is UsageSource.PARTIAL:
-        return CostState.PARTIAL, "only part of the usage is known"
+        ours = f"; {_estimated(usage)}" if usage.estimated else ""
+        return CostState.PARTIAL, f"only part of the usage is known{ours}"
     if source is UsageSource.ESTIMATED:
-        return CostState.ESTIMATED, "the usage is an estimate"
+        return CostState.ESTIMATED, _estimated(usage)
     if cut:
         return CostState.ESTIMATED, "the reported details exceed their total; they were cut to it"
     if weight & FELL_BACK:
         return CostState.ESTIMATED, f"charged at a fallback rate: {_named(lines, LineState.FALLBACK)}"
     return CostState.EXACT, None
+
+
+def _estimated(usage: Usage) -> str:
+    """What of the usage is an estimate: never a part of it without saying that the rest is not."""
+    ours = usage.estimated
+    if not ours or len(ours) == 2:
+        return "the usage is an estimate"
+    return f"the usage is an estimate in {ours[0]}; the rest is as the provider reported it"
 
 
 def _named(lines: list[Line], state: LineState) -> str:

@@ -35,6 +35,8 @@ class Usage(Struct, frozen=True, omit_defaults=False, gc=False):
     ``meters`` keys: ``requests``, ``images``, ``input_images``, ``characters``, ``pages``, ``web_searches``,
     ``file_searches``, ``code_executions``, ``search_units``, ``embeddings``, ``input_audio_ms``, ``output_audio_ms``,
     ``input_video_ms``, ``output_video_ms`` and any further meter a provider names.
+    ``estimated`` names the counts that are an estimate of ours (``prompt_tokens``, ``completion_tokens``) where the
+    provider did not report them; the others are as reported.
     """
 
     prompt_tokens: int = 0
@@ -44,6 +46,7 @@ class Usage(Struct, frozen=True, omit_defaults=False, gc=False):
     completion_tokens_details: dict[str, int] | UnsetType = UNSET
     meters: dict[str, int] | UnsetType = UNSET
     source: UsageSource = UsageSource.ABSENT
+    estimated: tuple[str, ...] | UnsetType = UNSET
 
 
 ABSENT = Usage()
