@@ -61,6 +61,19 @@ METRICS: Final[dict[str, tuple[str, Callable[[Value], str]]]] = {
 }
 
 
+REASONS: Final = {
+    "failed": "where the rerun failed",
+    "original_failed": "where the original failed",
+    "no_content": "without bodies",
+    "not_sampled": "not in the sample",
+    "not_captured": "not captured",
+    "too_large": "too large",
+    "no_score": "without a score",
+    "unpriced": "without a known price",
+}
+"""Reasons whose own word would be misread; others are shown as they are."""
+
+
 def markdown(found: Report) -> str:
     """The report as Markdown."""
     lines = [
@@ -185,7 +198,7 @@ def _spread(found: Spread, shown: Callable[[Value], str]) -> str:
 
 
 def _counts(counts: Mapping[str, int], before: str = "", after: str = "") -> str:
-    said = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    said = ", ".join(f"{count:,} {REASONS.get(name, name)}" for name, count in counts.items())
     return f"{before}{said}{after}" if said else ""
 
 
