@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
 from emulators import inprocess
+
+PAGE = Path(__file__).parents[2] / "docs" / "replay.md"
 
 SEEDED = {
     "model": "local/smollm2",
@@ -28,3 +39,31 @@ def test_equal_input_gives_equal_output(model_server, tmp_path):
         [warm] = gateway.request("POST", path, {"patch": {"temperature": 1.8, "seed": 8}}, key=key).json()["runs"]
         assert not warm["difference"]["text"]["equal"]
         assert warm["difference"]["cost_nanos"]["a"] is None  # nobody prices this model: unknown, not 0
+
+
+def test_the_walk_of_the_page(model_server, start_gateway, tmp_path):
+    """The commands of the page, run in a shell as they stand there: the same, and then something else."""
+    if shutil.which("curl") is None:
+        pytest.skip("the page's commands need curl")
+    gateway = start_gateway(
+        {"providers": {"local": {"type": "openai", "base_url": f"{model_server}/v1", "api_key": "none"}}}
+    )
+    shim = tmp_path / "bin" / "counterfoil"
+    shim.parent.mkdir()
+    shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m counterfoil "$@"\n')
+    shim.chmod(0o755)
+    paths = {"PATH": f"{shim.parent}:{os.environ['PATH']}", "COUNTERFOIL_URL": gateway.url}
+    walk = re.search(r"## A walk with a real model\n(.*?)\n## ", PAGE.read_text(), re.DOTALL)
+    assert walk is not None
+    script = "\n".join(re.findall(r"^```bash\n(.*?)^```", walk[1], re.MULTILINE | re.DOTALL))
+    done = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        env={**os.environ, **paths, "COUNTERFOIL_KEY": gateway.key()}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "equal" in (tmp_path / "same.txt").read_text().splitlines()[0]
+    assert "{+" not in (tmp_path / "same.txt").read_text()
+    warm = (tmp_path / "warm.txt").read_text()
+    assert "different" in warm.splitlines()[0]
+    assert "{+" in warm
+    gateway.stop()

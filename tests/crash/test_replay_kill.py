@@ -158,3 +158,21 @@ def test_a_killed_worker_s_run_is_taken_up_by_the_next(start_gateway, upstream, 
     provider.hang_after = 1 << 30
     exact(gateway, provider, key, run_id, 120)
     gateway.stop()
+
+
+def test_a_gateway_that_stops_leaves_the_run_to_the_next(start_gateway, upstream, provider):
+    """Stopped in order, the gateway breaks off what is in flight after its time; the run goes on at the next start."""
+    settings = {"providers": {"openai": {"base_url": upstream.base_url, "api_key": "sk-1"}}}
+    gateway = start_gateway({**settings, "server": {"shutdown_seconds": 1}})
+    key = gateway.key()
+    called(gateway, key, 40)
+    provider.hang_after = 40 + 20
+    asked = {"filter": {"model": "openai/gpt-4o-mini"}, "concurrency": CONCURRENCY}
+    run_id = gateway.request("POST", "/v1/replays", asked, key=key).json()["run_id"]
+    assert provider.full.wait(SECONDS_MAX)
+    assert gateway.stop() == 0
+    provider.hang_after = 1 << 30
+    gateway.start()
+    exact(gateway, provider, key, run_id, 40)
+    gateway.command("backup", str(gateway.folder / "copy"))
+    gateway.stop()

@@ -172,8 +172,7 @@ async def _passed(replayer: Replayer, who: Principal, original: Original, plan: 
     task = asyncio.create_task(replayer.run(who, original, plan, pieces.put_nowait))
     task.add_done_callback(lambda _: pieces.put_nowait(None))
     first = await pieces.get()
-    streamed = plan.request.body.find(b'"stream":true') >= 0 or "alt=sse" in plan.request.target
-    media_type = "text/event-stream" if streamed and not task.done() else original.capture.response_type
+    media_type = "text/event-stream" if plan.stream and not task.done() else original.capture.response_type
 
     async def relayed() -> AsyncIterator[bytes]:
         piece = first

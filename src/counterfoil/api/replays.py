@@ -256,7 +256,7 @@ def _add_outcome(routes: APIRouter, runs: Runs, gate: _Gate) -> None:
         """Per target: cost, latency and tokens against the originals, errors, agreement, the largest differences."""
         principal = gate.who(request, content=texts)
         run = await gate.found(principal, id, team)
-        return await asyncio.to_thread(_reported, runs, run, format, texts)
+        return await asyncio.to_thread(_reported, runs, run, format, texts, str(request.base_url))
 
 
 def shown(runs: Runs, run: Run) -> dict[str, Any]:
@@ -347,7 +347,7 @@ def _event(name: str, value: Any, place: int | None = None) -> bytes:
     return b"%bevent: %b\ndata: %b\n\n" % (head, name.encode(), msgspec.json.encode(value))
 
 
-def _reported(runs: Runs, run: Run, kind: str, texts: bool) -> Response:  # noqa: FBT001  # a parameter, handed through
+def _reported(runs: Runs, run: Run, kind: str, texts: bool, base_url: str) -> Response:  # noqa: FBT001  # handed through
     results = [result for _, result in runs.store.results(run.run_id)]
     wanted = month(run)
     sums = None if wanted is None else runs.replayer.reader.summary(wanted)
@@ -357,7 +357,7 @@ def _reported(runs: Runs, run: Run, kind: str, texts: bool) -> Response:  # noqa
     if kind == "markdown":
         return PlainTextResponse(prose.markdown(made), media_type="text/markdown")
     shown_texts = _texts(runs, run, made) if texts else {}
-    return HTMLResponse(prose.page(made, shown_texts), headers=_PAGE)
+    return HTMLResponse(prose.page(made, shown_texts, base_url), headers=_PAGE)
 
 
 def _texts(runs: Runs, run: Run, made: Report) -> dict[str, TextDifference]:

@@ -5,7 +5,7 @@ each database is read in one transaction, through SQLite, and the order keeps th
 (its price book, the secret its bodies are sealed with) is written before the record is, so it is copied after it.
 
 Calls in flight are not in the copy; they have no record yet. The journal stays behind, because their records will be in
-the original alone.
+the original alone. Bulk runs that are under way are stopped in the copy, so that starting it spends nothing.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from counterfoil.folder import DataFolder
 from counterfoil.ledger.database import wait_briefly
 from counterfoil.ledger.query import LedgerReader
 from counterfoil.record import words
+from counterfoil.replay.bulk import store
 
 _LEFT_OUT: Final = frozenset({"lock", "reserve", "journal", "control.epoch"})
 """What belongs to the running gateway alone and is made anew."""
-_LOGS: Final = (".db-wal", ".db-shm", ".db-journal")
+_LOGS: Final = (".db-wal", ".db-shm", ".db-journal", ".lock")
 _PRIVATE_DIR: Final = 0o700
 
 
@@ -78,6 +79,9 @@ def copy(folder: DataFolder, to: Path) -> Copied:
             target = draft / source.relative_to(folder.root)
             target.parent.mkdir(mode=_PRIVATE_DIR, exist_ok=True)
             (_copy_database if source.suffix == ".db" else _copy_file)(source, target)
+        runs = draft / folder.replays.name / store.DATABASE
+        if runs.exists():
+            store.stop_copied(runs)
         (draft / folder.journal.name).mkdir(mode=_PRIVATE_DIR)
         copied = _copied(draft, to)
         draft.replace(to)

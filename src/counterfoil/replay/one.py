@@ -114,6 +114,7 @@ class Plan(Struct, frozen=True):
     provider: str
     estimate: Estimate
     same_bytes: bool
+    stream: bool = False
 
 
 class Rerun(Struct, frozen=True):
@@ -173,7 +174,7 @@ class Replayer:
         target = targets[0]
         estimate = dearest([self._estimate(original, request, one) for one in targets])
         same = request.body == original.request.body and request.target == original.request.target
-        return Plan(request, target.model_id, target.provider.name, estimate, same)
+        return Plan(request, target.model_id, target.provider.name, estimate, same, call.stream)
 
     def check(self, plan: Plan, wish: Wish) -> None:
         """Raises :class:`TooExpensive` when the runs may cost more than the caller allows, or nobody knows."""

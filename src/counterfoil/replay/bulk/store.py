@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from importlib import resources
+from pathlib import Path
 from typing import Any, Final, LiteralString
 
 import apsw
@@ -28,6 +29,7 @@ from counterfoil.replay.bulk.asked import Asked
 from counterfoil.replay.bulk.outcome import Result, Verdict
 
 SCHEMA_VERSION: Final = 1
+DATABASE: Final = "runs.db"
 BUSY_MS_MAX: Final = 5_000
 LISTED_MAX: Final = 200
 _PURPOSE: Final = b"counterfoil/replay-run/1"
@@ -90,7 +92,7 @@ class RunStore:
         self._cipher = AESGCM(derive(folder.secret("kek"), _PURPOSE))
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            path = self._folder / "runs.db"
+            path = self._folder / DATABASE
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._database = apsw.Connection(str(path))
             self._database.set_busy_timeout(BUSY_MS_MAX)
@@ -292,6 +294,18 @@ class RunStore:
             secret=told.secret,
             asked=told.asked,
         )
+
+
+def stop_copied(database: Path) -> None:
+    """Stop the running runs of a copied database, so that starting the copy does not spend money. Raises apsw.Error.
+
+    The copy does not know what the original paid since; whoever resumes a run there decides that it may pay again.
+    """
+    connection = apsw.Connection(str(database))
+    try:
+        connection.execute("UPDATE runs SET state = 'stopped', reason = 'copied' WHERE state = 'running'")
+    finally:
+        connection.close()
 
 
 class _Transaction:
