@@ -11,8 +11,8 @@ from counterfoil.capture import policy
 from counterfoil.gateway.attribution import FORWARDED, app_of, kept_of, replay_of, session_of
 from counterfoil.providers.provider import Provider
 from counterfoil.surfaces.base import Request, Surface
+from counterfoil.tenancy.keys import from_headers
 
-KEY_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 _CAPTURE = policy.HEADER.encode()
 
 
@@ -46,7 +46,7 @@ class Head:
         self.query = query
         self.headers = headers
         self.surface = surface
-        self.key = key_text(headers)
+        self.key = from_headers(headers)
         self.app = app_of(headers)
         self.session = session_of(headers)
         self.replay_of = replay_of(headers)
@@ -81,18 +81,6 @@ class Head:
                 )
             )
         return self._lines
-
-
-def key_text(headers: dict[bytes, bytes]) -> str:
-    """The API key in any of the four header forms, or an empty text."""
-    value = headers.get(b"authorization")
-    if value is not None and value[:7].lower() == b"bearer ":
-        return value[7:].strip().decode("latin-1")
-    for name in KEY_HEADERS:
-        value = headers.get(name)
-        if value is not None:
-            return value.strip().decode("latin-1")
-    return ""
 
 
 def _forwarded(headers: dict[bytes, bytes], fields: tuple[tuple[bytes, bytes], ...]) -> list[bytes]:

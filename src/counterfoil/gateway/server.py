@@ -27,9 +27,9 @@ from uvicorn.server import ServerState
 
 from counterfoil.errors import CallerFault, Fault, GatewayFault
 from counterfoil.gateway.exchange import Exchange
-from counterfoil.gateway.head import KEY_HEADERS, Head
+from counterfoil.gateway.head import Head
 from counterfoil.surfaces.families import UNKNOWN
-from counterfoil.tenancy.keys import KeyKind
+from counterfoil.tenancy.keys import KEY_HEADERS, KeyKind
 from counterfoil.wire.http1 import CONTINUE, STATUS_LINES
 
 if TYPE_CHECKING:

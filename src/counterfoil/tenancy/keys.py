@@ -97,6 +97,10 @@ def letters(count: int, entropy: Callable[[int], bytes]) -> str:
     return drawn[:count]
 
 
+KEY_HEADERS: Final = (b"x-api-key", b"x-goog-api-key", b"api-key")
+"""The headers besides ``Authorization`` that may hold a key, in the order they are looked at."""
+
+
 def from_headers(headers: Mapping[bytes, bytes]) -> str:
     """The key in a request's headers (names in lower case), or an empty text.
 
@@ -106,7 +110,7 @@ def from_headers(headers: Mapping[bytes, bytes]) -> str:
     value = headers.get(b"authorization")
     if value is not None and value[:7].lower() == b"bearer ":
         return value[7:].strip().decode("latin-1")
-    for name in (b"x-api-key", b"x-goog-api-key", b"api-key"):
+    for name in KEY_HEADERS:
         value = headers.get(name)
         if value:
             return value.strip().decode("latin-1")
