@@ -34,6 +34,9 @@ growing it (measured on ext4: 120 µs against 220 µs)."""
 
 _BUSY_STEP_S = 0.0001
 _MMAP_BYTES = 1 << 30
+_WRITER_STATEMENTS = 256
+"""A batch of each size has its own two statements (``store``), and preparing a large one costs more than running it."""
+
 _WRITER_CACHE_KIB = 8 * 1024
 _READER_CACHE_KIB = 2 * 1024
 
@@ -45,7 +48,7 @@ def open_writer(path: Path, durability: Durability, vfs: str | None = None) -> a
     """
     if not path.exists():  # never open an existing one by other means: closing it would drop SQLite's locks on it
         path.touch(mode=0o600)
-    connection = apsw.Connection(str(path), vfs=vfs)
+    connection = apsw.Connection(str(path), vfs=vfs, statementcachesize=_WRITER_STATEMENTS)
     try:
         wait_briefly(connection)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
