@@ -70,11 +70,10 @@ def gateway(start_gateway: StartGateway, cassette: Cassette) -> Iterator[Gateway
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run an application's tests, in a process and a folder of their own."""
     command = [sys.executable, "-m", "pytest", "-p", "counterfoil.fixtures", "-p", "no:cacheprovider", "-q"]
-    options = ["-p", "no:asyncio", "--strict-markers", "-W", "error", "--rootdir", str(folder), "-c", os.devnull]
-    return subprocess.run(
-        [*command, *options, *arguments, str(folder)],
-        capture_output=True, text=True, timeout=100, check=False, cwd=folder, env={**os.environ, **environment},
-    )  # fmt: skip
+    options = ["--strict-markers", "-W", "error", "--rootdir", str(folder), "-c", os.devnull]
+    variables = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
+    command += [*options, *arguments, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=folder, env=variables)
 
 
 def test_tests_are_recorded_once_and_then_run_offline(gateway: Gateway, cassette: Cassette, tmp_path: Path) -> None:

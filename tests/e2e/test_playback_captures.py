@@ -190,7 +190,8 @@ def test_googles_client_gets_the_same(gateway: Gateway, cassette: Cassette, stre
 
     def talk(headers: dict[str, str]) -> list[Any]:
         options = google_types.HttpOptions(base_url=gateway.url, headers=headers)
-        models = genai.Client(api_key=key, http_options=options).models
+        client = genai.Client(api_key=key, http_options=options)
+        models = client.models
         asked: Any = {"model": "gemini-2.5-flash", "contents": "Say something."}
         answers = models.generate_content_stream(**asked) if stream else [models.generate_content(**asked)]
         return [answer.model_dump(exclude={"sdk_http_response"}) for answer in answers]
