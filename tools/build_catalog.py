@@ -77,6 +77,26 @@ ZERO_METERS = {
     # A web fetch costs nothing beside its tokens: platform.claude.com, documentation of the web fetch tool.
     "anthropic": ("web_fetches",),
 }
+REGIONS = {
+    # Inference kept in the United States costs a tenth more for tokens, from Opus 4.6 and Sonnet 4.6 on:
+    # platform.claude.com, data residency; docs.aws.amazon.com/claude-platform, data residency.
+    ("anthropic", model): {"us": (11, 10)}
+    for model in (
+        "claude-opus-4-6",
+        "claude-opus-4-7",
+        "claude-opus-4-8",
+        "claude-opus-5",
+        "claude-opus-5-5",
+        "claude-sonnet-4-6",
+        "claude-sonnet-5",
+        "claude-sonnet-5-5",
+        "claude-haiku-5-5",
+        "claude-fable-5",
+        "claude-fable-5-1",
+        "claude-fable-5-2",
+        "claude-mythos-5-2",
+    )
+}
 FREE_MODELS = {
     # The moderation endpoint is free: developers.openai.com, guide to moderation.
     ("openai", "moderation"),
@@ -136,6 +156,7 @@ def _model(provider: str, model: types.ModelInfo) -> Model:
         deprecated=bool(model.deprecated),
         free=empty and (model.id.endswith(":free") or (provider, model.id) in FREE_MODELS),
         entries=entries,
+        regions=REGIONS.get((provider, model.id), {}),
         variants=tuple(
             _entry(provider, model.id, item.prices, item.constraint, when)
             for item in model.price_variants or ()

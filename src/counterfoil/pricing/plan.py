@@ -136,6 +136,9 @@ def _from_catalog(draft: _Draft, lists: Lists, listed: str, query: Query, tier: 
     entry = _entry_in_force(model, draft.period)
     rule = f"{owner}/{model.id}{_entry_label(entry)}"
     overrides = _variant(draft, model, rule, tier, region) if owner == listed else {}
+    factor = model.regions.get(query.region or "") if owner == listed else None
+    if query.region and factor is None and not any(entry.when == ("route", query.region) for entry in model.variants):
+        reasons.append(f"no price is listed for region {query.region}; the standard rate applies")
     if tier and not overrides:
         reasons.append(f"no price is listed for service tier {tier}; the standard rate applies")
     if model.free:
@@ -149,6 +152,16 @@ def _from_catalog(draft: _Draft, lists: Lists, listed: str, query: Query, tier: 
             why = f"no {tier} rate is listed for {meter}; its standard rate applies"
         draft.rules[meter] = Ruled(rate, f"{rule}:{meter}", why)
     draft.rules.update(overrides)
+    if factor is not None:
+        _multiply(draft, query.region or "", *factor)
+
+
+def _multiply(draft: _Draft, region: str, numerator: int, denominator: int) -> None:
+    """Make the rates of tokens those of a region; its name goes into the rule's."""
+    for meter, ruled in draft.rules.items():
+        if meter in m.TOKEN_METERS:
+            rule = f"{ruled.rule.rpartition(':')[0]}+{region}:{meter}"
+            draft.rules[meter] = ruled._replace(rate=_adjusted(ruled.rate, numerator, denominator), rule=rule)
 
 
 def _entry_in_force(model: Model, period: Period) -> Entry:

@@ -97,7 +97,8 @@ class Model(Struct, frozen=True, omit_defaults=True):
     """One model's prices. Of ``entries`` the last in force wins, else the first; ``match`` is a clause (see ``match``).
 
     ``variants`` override single rates for a service tier or route; the first in force wins for each meter. A ``free``
-    model is published as free; a model without rates that is not is a model whose price is unknown.
+    model is published as free; a model without rates that is not is a model whose price is unknown. ``regions``
+    multiply the rates of tokens by numerator ÷ denominator where the call was served in that region.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Model(Struct, frozen=True, omit_defaults=True):
     context_tokens: int | None = None
     deprecated: bool = False
     free: bool = False
+    regions: dict[str, tuple[int, int]] = {}
 
 
 class Provider(Struct, frozen=True, omit_defaults=True):

@@ -352,3 +352,24 @@ fees: [{name: platform, request: 0.0001}]
     unknown = book.price("any", "cheap", make_usage(1000, meters={"advisor_input_tokens.nobody": 7}), NOON)
     assert (unknown.nanos, unknown.state) == (1_100_000, CostState.PARTIAL)
     assert unknown.lines[-1].state is LineState.UNPRICED
+
+
+def test_a_region_costs_what_its_provider_lists_for_it(book: PriceBook, make_usage: MakeUsage):
+    """Anthropic's inference kept in the US costs a tenth more for tokens, in every tier; tools cost the same."""
+    used = make_usage(1000, 100, inside={"cached_tokens": 400}, meters={"web_searches": 1})
+    for tier in (None, "batch"):
+        plain, us = (
+            book.price("anthropic", "claude-opus-4-8", used, NOVEMBER_2026, service_tier=tier, region=region)
+            for region in (None, "us")
+        )
+        assert us.state is plain.state is CostState.EXACT
+        assert [line.amount_nanos * 10 for line in us.lines[:3]] == [line.amount_nanos * 11 for line in plain.lines[:3]]
+        assert us.lines[3] == plain.lines[3]
+        assert all("+us:" in line.rule_id for line in us.lines[:3])
+
+
+def test_a_region_without_a_price_is_charged_at_the_standard_rate(book: PriceBook, make_usage: MakeUsage):
+    """And the line says that it is a stand-in."""
+    charge = book.price("anthropic", "claude-opus-4-8", make_usage(1000), NOVEMBER_2026, region="eu")
+    assert (charge.lines[0].state, charge.state) == (LineState.FALLBACK, CostState.ESTIMATED)
+    assert charge.lines[0].reason == "no price is listed for region eu; the standard rate applies"

@@ -72,6 +72,8 @@ def test_a_message(bench):
     reading = bench.whole("/v1/messages", body)
     assert (reading.finish_reason, reading.service_tier, reading.usage.prompt_tokens) == ("tool_use", "standard", 10)
     assert bench.whole("/v1/messages", body | {"usage": usage | {"speed": "fast"}}).service_tier == "fast"
+    for geography, region in (("us", "us"), ("global", None), ("not_available", None), (None, None)):
+        assert bench.whole("/v1/messages", body | {"usage": usage | {"inference_geo": geography}}).region == region
     assert bench.whole("/v1/messages", body | {"content": [{"type": "text", "text": ""}]}).has_output is False
 
 
