@@ -159,7 +159,9 @@ class ScriptedUpstream:
     def _run(self, ready: threading.Event) -> None:
         loop = asyncio.new_event_loop()
         self._loop = loop
-        server = loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 26, ssl=self.tls))
+        server = loop.run_until_complete(
+            asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 26, ssl=self.tls, backlog=4096)
+        )
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         loop.run_forever()

@@ -23,6 +23,10 @@ from counterfoil.gateway.run import Gateway
 from counterfoil.gateway.server import ServerProtocol
 
 BACKLOG = 2048
+UNSENT_BYTES_MAX = 128 * 1024
+"""Of an answer, so much waits in the kernel for a client that does not read; beyond it the provider is read no further.
+Left alone the kernel takes megabytes for each connection, and the capture's copy of them lies in our memory. What is on
+its way to a client that does read does not count, so nobody gets slower. Connections inherit it from the listener."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -83,6 +87,9 @@ class Host(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in sockets or ():
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
         await super().startup(sockets)
         self._gateway.start()
 
