@@ -13,7 +13,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from statistics import median
-from time import perf_counter_ns
+from time import perf_counter_ns, sleep
 from typing import Any, NamedTuple
 
 import pytest
@@ -78,7 +78,7 @@ class Row(NamedTuple):
         return self.ok if actor.team in ("acme", ALL) else self.foreign
 
 
-READ, CONTENT = "generations:read", "generations:content"
+READ, CONTENT, REPLAY = "generations:read", "generations:content", "generations:replay"
 KEYS = ("keys:read", "keys:write")
 TEAMS = ("teams:read", "teams:write")
 
@@ -116,6 +116,24 @@ ROWS = [
         ("generations:replay", CONTENT),
         body={"dry_run": True},
     ),
+    Row(
+        "POST /v1/replays",
+        "/v1/replays?team=acme",
+        (REPLAY, CONTENT),
+        foreign=403,
+        ok=201,
+        body={"filter": {}, "sample": 1, "name": HIDDEN},
+    ),
+    Row("GET /v1/replays", "/v1/replays", (REPLAY,), foreign=200),
+    Row("GET /v1/replays", "/v1/replays?team=acme", (REPLAY,), foreign=403),
+    Row("GET /v1/replays/{id}", "/v1/replays/{run}", (REPLAY,)),
+    Row("GET /v1/replays/{id}/results", "/v1/replays/{run}/results", (REPLAY,)),
+    Row("GET /v1/replays/{id}/events", "/v1/replays/{run}/events", (REPLAY,)),
+    Row("GET /v1/replays/{id}/report", "/v1/replays/{run}/report", (REPLAY,)),
+    Row("GET /v1/replays/{id}/report", "/v1/replays/{run}/report?format=html&texts=true", (REPLAY, CONTENT)),
+    Row("POST /v1/replays/{id}/cancel", "/v1/replays/{run}/cancel", (REPLAY,)),
+    Row("POST /v1/replays/{id}/resume", "/v1/replays/{run}/resume", (REPLAY, CONTENT)),
+    Row("POST /v1/replays/{id}/verdicts", "/v1/replays/{run}/verdicts", (REPLAY,), body={"verdicts": []}),
     Row("GET /v1/models", "/v1/models", foreign=200),
     Row("GET /v1/models/{name}", "/v1/models/openai%2Fnone", foreign=404, ok=404),
     Row("GET /v1beta/models", "/v1beta/models", foreign=200),
@@ -197,7 +215,7 @@ class World:
 
         For a ``row`` only what its target names is made anew.
         """
-        target = "{id}{key}{manager}provider-keys" if row is None else row.target
+        target = "{id}{key}{manager}{run}provider-keys" if row is None else row.target
         made = {} if row is None else dict(self.victim)
         made["n"] = next(self.numbers)
         if "{key}" in target:
@@ -209,7 +227,19 @@ class World:
             self.admin.set_provider_key("acme", "local", f"sk-{HIDDEN}")
         if "{id}" in target:
             made["id"] = self.call()
+        if "{run}" in target:
+            made["run"] = self.bulk_run()
         return made
+
+    def bulk_run(self) -> str:
+        """A bulk run of the team that has ended, and its id."""
+        asked = {"ids": [self.call()], "name": HIDDEN}
+        run_id = self.gateway.request("POST", "/v1/replays", asked, key=self.owner.key).json()["run_id"]
+        while True:
+            run = self.gateway.request("GET", f"/v1/replays/{run_id}", key=self.owner.key).json()
+            if run["state"] != "running" and run["in_flight"] is None:
+                return run_id
+            sleep(0.01)
 
     def call(self) -> str:
         """A call of the team, and its id."""
@@ -341,6 +371,8 @@ TWINS: list[tuple[str, str, Callable[[dict[str, Any]], str], str]] = [
         lambda v: f"/v1/generations/diff?a={v['id']}&b={v['id']}",
         f"/v1/generations/diff?a={UNKNOWN_ID}&b={UNKNOWN_ID}",
     ),
+    ("GET", "bulk run", lambda v: f"/v1/replays/{v['run']}", f"/v1/replays/run_{UNKNOWN_ID[4:]}"),
+    ("POST", "cancel", lambda v: f"/v1/replays/{v['run']}/cancel", f"/v1/replays/run_{UNKNOWN_ID[4:]}/cancel"),
     ("GET", "key", lambda v: f"/v1/keys/{v['key']}", "/v1/keys/0123456789ab"),
     ("DELETE", "key gone", lambda v: f"/v1/keys/{v['key']}", "/v1/keys/0123456789ab"),
     ("POST", "rotate", lambda v: f"/v1/keys/{v['key']}/rotate", "/v1/keys/0123456789ab/rotate"),

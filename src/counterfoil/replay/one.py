@@ -219,7 +219,7 @@ class Replayer:
 
     async def call(self, principal: Principal, request: Sendable, request_id: str) -> Rerun:
         """Make a call of our own, such as a judge's; its record is durable on return."""
-        headers = {b"content-type": request.content_type.encode()}
+        headers = {b"content-type": request.content_type.encode(), PLAYBACK_HEADER: b"off"}
         answer = await internal.call(
             self.gateway, principal, request.target, headers, request.body, request_id=request_id
         )

@@ -99,7 +99,10 @@ def _verdict(check: Check, a: Said | None, b: Said | None, *, succeeded: bool) -
         value: Any = msgspec.json.decode(b.text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return Verdict(check.name, passed=False, reason="no JSON")
-    problem = schemas.problem(value, check.schema)
+    try:
+        problem = schemas.problem(value, check.schema)
+    except (TypeError, ValueError, RecursionError):  # a keyword whose own value makes no sense, such as minLength: "x"
+        return Verdict(check.name, None, reason="bad_schema")
     return Verdict(check.name, passed=problem is None, reason=problem[:200] if problem else None)
 
 

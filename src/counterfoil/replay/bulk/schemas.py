@@ -31,6 +31,8 @@ def check(schema: Any, depth: int = 0) -> None:
     if not isinstance(schema, dict) or depth > DEPTH_MAX:
         raise CallerFault("invalid_field", "A JSON Schema is an object or a boolean, not too deep.", param="judges")
     for keyword, value in cast("Object", schema).items():
+        if keyword in ("pattern", "patternProperties"):
+            _compiled(value)
         if keyword in ("$defs", "definitions", "properties", "patternProperties") and isinstance(value, dict):
             for part in cast("Object", value).values():
                 check(part, depth + 1)
@@ -42,6 +44,14 @@ def check(schema: Any, depth: int = 0) -> None:
         elif keyword not in _ANNOTATIONS and keyword not in _KEYWORDS and keyword not in ("$ref", "items"):
             message = f"The schema's keyword {keyword!r} is not one that is checked here."
             raise CallerFault("invalid_field", message, param="judges")
+
+
+def _compiled(patterns: Any) -> None:
+    for pattern in cast("Object", patterns) if isinstance(patterns, dict) else (patterns,):
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError, RecursionError, OverflowError) as error:
+            raise CallerFault("invalid_field", f"{error} in a pattern of the schema.", param="judges") from error
 
 
 def problem(value: Any, schema: Any) -> str | None:

@@ -64,6 +64,12 @@ def test_a_schema(said: str, passed: bool, reason: str | None) -> None:
     assert (verdict.passed, verdict.reason) == (passed, reason)
 
 
+def test_a_schema_that_makes_no_sense_has_no_verdict() -> None:
+    """A keyword with a value it cannot have neither passes nor fails anything."""
+    [verdict] = appraise(task("", '"text"', Schema({"minLength": "x"}))).verdicts
+    assert (verdict.passed, verdict.reason) == (None, "bad_schema")
+
+
 def test_a_failure_is_not_compared() -> None:
     """An error says nothing: it agrees with nothing, and fails every check."""
     found = appraise(task("Hello.", "", Exact(), failed=True))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from counterfoil.ledger.query import Summary
 from counterfoil.record import ids
+from counterfoil.record.coverage import ByokSums, Coverage, ReportedSums
 from counterfoil.replay.bulk import identity
 from counterfoil.replay.bulk.outcome import Side
 from counterfoil.replay.bulk.report import _month, rank, spread
@@ -40,7 +41,8 @@ def test_percentiles_are_nearest_rank() -> None:
 
 def test_the_month_is_scaled_by_the_pairs() -> None:
     """Known cost by the ratio of the pairs known on both sides; records without a cost by the mean; in whole nanos."""
-    month = Summary(100, 100, 0, 0, 9_000, {"exact": 90, "unknown": 10})
+    states = {"exact": 90, "unknown": 10}
+    month = Summary(100, 100, 0, 0, 9_000, states, Coverage(), ByokSums(), ReportedSums())
     pairs = [(side(100), side(50)), (side(300), side(150)), (side(None), side(700)), (side(100), side(None))]
     found = _month(month, pairs)
     assert (found.pairs, found.target_nanos) == (2, 9_000 * 200 // 400 + 10 * 300)

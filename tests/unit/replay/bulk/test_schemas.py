@@ -76,7 +76,8 @@ def test_keywords(schema: Any, value: Any, fits: bool) -> None:
 
 @pytest.mark.parametrize(
     "schema",
-    [{"propertyNames": {}}, {"properties": {"a": {"typ": "string"}}}, 1, {"items": {"dependentRequired": {}}}],
+    [{"propertyNames": {}}, {"properties": {"a": {"typ": "string"}}}, 1, {"items": {"dependentRequired": {}}},
+     {"pattern": "("}],
     ids=str,
 )  # fmt: skip
 def test_what_is_not_checked_is_refused(schema: Any) -> None:
