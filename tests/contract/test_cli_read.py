@@ -264,6 +264,17 @@ def test_prices_are_the_gateways(run: Run) -> None:
     assert run("prices", "history", "openai/gpt-4o-mini").code == 0
 
 
+def test_repricing_says_what_it_does_not_know(run: Run) -> None:
+    """The folder and the gateway give the same sums; what has no price is unknown and not $0.00."""
+    told = json.loads(run("ledger", "reprice", "--json").out)
+    assert told["all"]["records"] == RECORDS
+    assert told["all"]["charged_unpriced"] == 3
+    shown = run("ledger", "reprice")
+    assert (shown.code, shown.error) == (0, "")
+    assert "not wholly priced" in shown.text
+    assert "at least $0.00 " not in shown.text
+
+
 def test_doctor_finds_a_good_installation_good(run: Run) -> None:
     """Exit 0 when there is no problem, and the findings as JSON."""
     ended = run("doctor", "--json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,10 +14,10 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from counterfoil.cli import output
+from counterfoil.cli import output, records
 from counterfoil.cli.records import ALL, Selection
 from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source
-from counterfoil.errors import GatewayFault
+from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import books, database
 from counterfoil.ledger.intents import IntentLog, writer_numbers
@@ -128,38 +129,55 @@ def reprice_(
     prices_file: Annotated[Path | None, Parameter(help="Lay this price file over the newest catalogue.")] = None,
     selection: Selection = ALL,
     as_json: AsJson = False,
-    place: Place = HERE,
+    source: Source = LOCAL,
 ) -> None:
     """Show what the calls would have cost under another book. Nothing is changed."""
-    folder = DataFolder.existing(place.root)
     tame_collector()
-    wanted = selection.filter()
-    other = _other_book(folder, book, prices_file)
-    comparison = Comparison()
-    reader = LedgerReader(folder)
-    try:
-        total = reader.summary(wanted).records
-        with _progress("Repricing") as progress:
-            task = progress.add_task("Repricing", total=total)
-            for data in reader.canonical(wanted):
-                record = decode(data)
-                comparison.add(record, reprice(other, record), refee(other, record))
-                if not comparison.all.records % PROGRESS_RECORDS:
-                    progress.update(task, completed=comparison.all.records)
-    finally:
-        reader.close()
+    remote = source.remote()
+    if remote is None:
+        folder = DataFolder.existing(source.root)
+        other = books.load(folder.books, book) if book else _other_book(prices_file, lambda: _newest_stored(folder))
+        reader = LedgerReader(folder)
+        try:
+            wanted = selection.filter()
+            comparison = _compared(reader.canonical(wanted), reader.summary(wanted).records, other)
+        finally:
+            reader.close()
+    else:
+        if book:
+            raise ConfigError("Stored books are read from the data folder: use --data, or --prices-file.")
+        other = _other_book(prices_file, lambda: PriceBook(remote.read("/v1/pricing/book")))
+        with records.opened(source) as ledger:
+            total = ledger.summary(selection)["records"]
+            comparison = _compared(records.every(ledger, selection), total, other)
     _show_comparison(comparison, other.digest, as_json=as_json)
 
 
-def _other_book(folder: DataFolder, digest: str | None, prices_file: Path | None) -> PriceBook:
-    if digest is not None:
-        return books.load(folder.books, digest)
-    if prices_file is not None:
-        return PriceBook.build(books.bundled_catalog(), read_overlay(prices_file))
+def _compared(rows: Iterable[bytes], total: int, other: PriceBook) -> Comparison:
+    """What ``rows``, records as JSON, cost and would cost under ``other``."""
+    comparison = Comparison()
+    with _progress("Repricing") as progress:
+        task = progress.add_task("Repricing", total=total)
+        for data in rows:
+            record = decode(data)
+            comparison.add(record, reprice(other, record), refee(other, record))
+            if not comparison.all.records % PROGRESS_RECORDS:
+                progress.update(task, completed=comparison.all.records)
+    return comparison
+
+
+def _newest_stored(folder: DataFolder) -> PriceBook | None:
     known = books.stored(folder.books)
-    overlay = books.load(folder.books, known[-1][0]).overlay if known else None
+    return books.load(folder.books, known[-1][0]) if known else None
+
+
+def _other_book(prices_file: Path | None, in_force: Callable[[], PriceBook | None]) -> PriceBook:
+    """The newest catalogue under a price file, or under the operator's own prices as they are in force."""
     catalog = books.bundled_catalog()
-    return PriceBook.build(catalog) if overlay is None else PriceBook.build(catalog, overlay)
+    if prices_file is not None:
+        return PriceBook.build(catalog, read_overlay(prices_file))
+    now = in_force()
+    return PriceBook.build(catalog) if now is None else PriceBook.build(catalog, now.overlay)
 
 
 def _show_comparison(comparison: Comparison, digest: str, *, as_json: bool) -> None:
@@ -211,4 +229,4 @@ def _difference(sums: Sums) -> str:
 
 def _progress(name: str) -> Progress:
     columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(file=sys.stderr), transient=True)
+    return Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty())

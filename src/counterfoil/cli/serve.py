@@ -87,7 +87,7 @@ def _announce(settings: Config, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     scheme = "https" if settings.server.tls_cert else "http"
-    providers = ", ".join(settings.providers) or "none configured"
+    providers = ", ".join(settings.providers) or "none; set OPENAI_API_KEY or the like, or name one in counterfoil.yaml"
     sys.stderr.write(
         f"Counterfoil listens on {scheme}://{shown}:{port}  ·  data {settings.data}  ·  providers: {providers}\n"
     )
