@@ -23,8 +23,9 @@ KILLS_ON_ONE_FOLDER = 40
 """Each check reads every record of the folder: a new one now and then keeps a round's length from growing."""
 VERIFY_EVERY = 10
 CALLS_BEFORE_A_KILL_MAX = 60
-RECOVERY_SECONDS_MAX = 7.0
-"""The goal is 2 s. A busy machine gets five more before the test calls it broken; what it took is printed."""
+RECOVERY_CPU_SECONDS_MAX = 2.0
+"""What a start may compute until it is ready, recovery included: what a machine that does nothing else waits for. How
+long it took by the clock, on a machine that does, is printed."""
 
 
 class Tally:
@@ -32,6 +33,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.took: list[float] = []
+        self.cpu: list[float] = []
         self.calls = 0
         self.interrupted = 0
 
@@ -46,9 +48,10 @@ class Tally:
         print(
             f"{len(took)} kills of {what}, {self.calls} calls, {self.interrupted} interrupted; "
             f"recovered after {took[len(took) // 2]:.2f} s (median), {took[-1]:.2f} s (worst)"
+            + (f", with at most {max(self.cpu):.2f} s of CPU" if self.cpu else "")
         )
         assert self.interrupted > 0, "no kill met a call in flight: the test shows nothing"
-        assert took[-1] <= RECOVERY_SECONDS_MAX
+        assert max(self.cpu, default=0.0) <= RECOVERY_CPU_SECONDS_MAX
 
 
 def kill_and_restart(gateway: Gateway, upstream: ScriptedUpstream, kills: int, tally: Tally) -> None:
@@ -62,8 +65,15 @@ def kill_and_restart(gateway: Gateway, upstream: ScriptedUpstream, kills: int, t
         began = time.monotonic()
         gateway.start()
         tally.took.append(time.monotonic() - began)
+        tally.cpu.append(cpu_seconds(gateway.process.pid))
         records = checker.check(gateway, upstream, sent, verify=number % VERIFY_EVERY == 0 or number == kills)
     tally.add(sent, records)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has computed so far. proc(5), stat."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def some_calls(upstream: ScriptedUpstream, chance: random.Random) -> None:
