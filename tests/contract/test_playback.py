@@ -336,10 +336,11 @@ def test_a_model_that_nobody_serves_any_more_can_be_played(
 
 def test_sums_count_what_was_spent(gateway: Gateway, cassette: Cassette, team: str) -> None:
     """A played call is counted, and neither its tokens nor an unknown cost are: nothing was consumed."""
-    cassette.play(Take(said("x")))
+    cassette.play(Take(said("x").replace(b'"total_tokens": 12', b'"total_tokens": 12, "cost": 0.5')))
     paid = record(gateway, team, call(gateway, team, asked("hi")))
     for _ in range(2):
-        call(gateway, team, asked("hi"), "strict")
+        played = record(gateway, team, call(gateway, team, asked("hi"), "strict"))
+        assert (paid["provider_cost_nanos"], played["provider_cost_nanos"]) == (500_000_000, None)
 
     sums = gateway.request("GET", "/v1/generations/summary", key=key(gateway, team)).json()
 

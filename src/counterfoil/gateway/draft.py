@@ -219,7 +219,7 @@ def record_of(
         requested_model=(call and call.model) or None,
         native_model=reading.native_model,
         service_tier=reading.service_tier,
-        provider_cost_nanos=reading.provider_cost_nanos,
+        provider_cost_nanos=reading.provider_cost_nanos if draft.playback_of is None else None,
         replay_of=draft.replay_of,
         session_id=draft.session_id if details else None,
         end_user=call.end_user if call is not None and details else None,
