@@ -23,7 +23,7 @@ from counterfoil.config.model import Config
 from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.gateway.board import Board
-from counterfoil.gateway.estimate import Estimator, Tokenizer, available
+from counterfoil.gateway.estimate import Estimator, Tokenizer
 from counterfoil.gateway.host import Host
 from counterfoil.gateway.playback import LedgerLibrary, Playback
 from counterfoil.gateway.repeats import Repeats
@@ -82,7 +82,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
             unknown_surface=registry.unknown,
             is_control=lambda path: path.startswith(tuple(control)) and not registry.is_google(path),
             playback=Playback(library, pointers(",".join(config.playback.ignore)), config.playback.speed),
-            estimator=Estimator(loop, Tokenizer()) if config.estimates.tokens and available() else None,
+            estimator=Estimator(loop, Tokenizer()) if config.estimates.tokens else None,
             team_addresses=team_addresses,
             team_ca_file=str(byok.ca_file) if byok.ca_file is not None else None,
         ),

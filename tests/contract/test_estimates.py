@@ -39,7 +39,13 @@ def place(start_gateway: Any, tmp_path_factory: pytest.TempPathFactory) -> Itera
     prices.write_text(PRICES)
     with ScriptedUpstream() as upstream:
         one = {"base_url": upstream.base_url, "api_key": "none", "surfaces": ["chat", "messages"]}
-        started = start_gateway({"providers": {"local": {"type": "openai", **one}}, "prices_file": str(prices)})
+        started = start_gateway(
+            {
+                "providers": {"local": {"type": "openai", **one}},
+                "prices_file": str(prices),
+                "estimates": {"tokens": True},
+            }
+        )
         yield Place(started, upstream)
         started.stop()
 
@@ -131,14 +137,14 @@ def test_estimates_are_proved_like_any_usage(place: Place) -> None:
     assert summary["estimated_cost"] == summary["by_cost_state"]["estimated"] > 0
 
 
-def test_estimates_can_be_switched_off(start_gateway: Any) -> None:
-    """Then the usage is absent and the cost unknown, as without the extra."""
+def test_nothing_is_estimated_unless_it_is_asked_for(start_gateway: Any) -> None:
+    """The usage is absent and the cost unknown."""
     silent = chat_answer()
     del silent["usage"]
     with ScriptedUpstream() as upstream:
         upstream.script = answer(silent)
         one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none"}
-        started = start_gateway({"providers": {"local": one}, "estimates": {"tokens": False}})
+        started = start_gateway({"providers": {"local": one}})
         record = Place(started, upstream).call({"messages": HELLO})
         assert (record["usage"]["source"], record["cost_state"]) == ("absent", "unknown")
         assert "estimated" not in record["usage"]

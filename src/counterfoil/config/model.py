@@ -130,8 +130,8 @@ class EstimatesConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     tokens: Annotated[
         bool,
-        Meta(description="Estimate their tokens, where the extra `tokenizer` is installed; else they stay unknown."),
-    ] = True
+        Meta(description="Estimate their tokens; needs the extra `tokenizer`. Otherwise they stay unknown."),
+    ] = False
 
 
 class PlaybackConfig(Struct, frozen=True, forbid_unknown_fields=True):

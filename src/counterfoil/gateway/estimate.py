@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
+from counterfoil.errors import ConfigError
 from counterfoil.gateway.relay import Relay, Way
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.surfaces import prose
@@ -36,15 +37,15 @@ _OLD: Final = ("gpt-4-", "gpt-3.5", "text-embedding")
 _WANTING: Final = frozenset({UsageSource.ABSENT, UsageSource.PARTIAL})
 
 
-def available() -> bool:
-    """Whether the tokenizer is installed."""
-    return importlib.util.find_spec(PACKAGE) is not None
-
-
 class Tokenizer:
-    """Counts tokens. Loading takes about a second and 100 MB, at the first count; safe from one thread at a time."""
+    """Counts tokens. Loading takes about a second and 100 MB, at the first count; safe from one thread at a time.
+
+    Raises :class:`ConfigError` when the extra is not installed.
+    """
 
     def __init__(self) -> None:
+        if importlib.util.find_spec(PACKAGE) is None:
+            raise ConfigError('estimates.tokens needs the extra tokenizer: pip install "counterfoil[tokenizer]"')
         self._encodings: dict[str, Any] = {}
 
     def count(self, text: str, model: str) -> int:
