@@ -78,22 +78,24 @@ class StreamMeter:
     words: ClassVar[tuple[tuple[bytes, int], ...]] = ()
     holes: ClassVar[tuple[bytes, bytes]] = (b"", b"")
 
+    # How every stream begins; here and not in each meter, because most answers are no streams.
+    _quick = False
+    _before, _before_size = _NEVER, len(_NEVER)
+    _between, _between_size = b"", 0
+    _after, _after_size = b"", 0
+    _last = b""
+    _ended = False
+    _usage_final = False
+
     def __init__(self, call: Call) -> None:
         self.output_seen = False
         self.terminal = False
         self._call = call
         self._cutter = Cutter()
-        self._quick = False
-        self._before, self._before_size = _NEVER, len(_NEVER)
-        self._between, self._between_size = b"", 0
-        self._after, self._after_size = b"", 0
         self._lessons = _LESSONS if self.holes[0] else 0
-        self._last = b""
         self._held: list[bytes] = []
-        self._ended = False
         self._reading = Reading(complete=False)
         self._usage: dict[str, Any] = {}
-        self._usage_final = False
 
     # What a protocol knows.
 

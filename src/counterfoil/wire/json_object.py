@@ -36,6 +36,8 @@ _SURROGATE = re.compile(rb"\\u[dD](?=[89a-fA-F])")
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_COMPACT = (3, 1)
+_SPACED = (4, 2)
 _AFTER_VALUE = b" \t\r\n,}"
 
 _members = msgspec.json.Decoder(dict[str, Raw])
@@ -44,19 +46,35 @@ _text = msgspec.json.Decoder(str)
 
 
 class JsonObject:
-    """A JSON object by its top-level members: ``values`` as raw bytes, ``starts`` as offsets into ``body``."""
+    """A JSON object by its top-level members: ``values`` as raw bytes, and where each lies in ``body``."""
 
-    __slots__ = ("body", "starts", "values")
+    __slots__ = ("_gaps", "_starts", "body", "values")
 
-    def __init__(self, body: bytes, values: dict[str, Raw], starts: dict[str, int]) -> None:
+    def __init__(
+        self, body: bytes, values: dict[str, Raw], starts: dict[str, int] | None, gaps: tuple[int, int] = (0, 0)
+    ) -> None:
+        """``starts`` are offsets; without them the members follow each other at the distances ``gaps``.
+
+        Those are the bytes between the letters of a key and its value, quotes included, and from there to the next key.
+        """
         self.body = body
         self.values = values
-        self.starts = starts
+        self._starts = starts
+        self._gaps = gaps
 
     def span(self, key: str) -> tuple[int, int]:
         """Where the value of ``key`` lies in ``body``."""
-        start = self.starts[key]
-        return start, start + len(self.values[key])
+        if self._starts is not None:
+            start = self._starts[key]
+            return start, start + len(self.values[key])
+        before, behind = self._gaps
+        at = 1
+        for name, value in self.values.items():
+            at += len(name) + before
+            if name == key:
+                return at, at + len(value)
+            at += len(value) + behind
+        raise KeyError(key)
 
 
 def read(body: bytes) -> JsonObject:
@@ -78,36 +96,26 @@ def read(body: bytes) -> JsonObject:
         return _unmask(body, read(masked))
     except RecursionError as error:
         raise CallerFault("nested_too_deeply") from error
-    starts: dict[str, int] = {}
-    at = 1
-    for key, value in values.items():
-        at += len(key) + 3
-        starts[key] = at
-        at += len(value) + 1
-    if at != len(body) or not values:
-        starts = _spaced(body, values, at) or _walk(body, values)
-    return JsonObject(body, values, starts)
+    members = len(values)
+    if members:
+        size = sum(map(len, values)) + sum(map(len, values.values()))
+        if size + 4 * members + 1 == len(body):
+            return JsonObject(body, values, None, _COMPACT)
+        if size + 6 * members == len(body) and _is_spaced(body, values):
+            return JsonObject(body, values, None, _SPACED)
+    return JsonObject(body, values, _walk(body, values))
 
 
-def _spaced(body: bytes, values: dict[str, Raw], compact_size: int) -> dict[str, int] | None:
-    """The offsets in a body that ``json.dumps`` wrote with its usual separators; None for any other spelling."""
-    if len(body) != compact_size + 2 * len(values) - 1 or not values:
-        return None
-    if body != b"{%b}" % b", ".join([b'"%b": %b' % (key.encode(), value) for key, value in values.items()]):
-        return None
-    starts: dict[str, int] = {}
-    at = 1
-    for key, value in values.items():
-        at += len(key) + 4
-        starts[key] = at
-        at += len(value) + 2
-    return starts
+def _is_spaced(body: bytes, values: dict[str, Raw]) -> bool:
+    """Whether ``json.dumps`` wrote this body with its usual separators."""
+    return body == b"{%b}" % b", ".join([b'"%b": %b' % (key.encode(), value) for key, value in values.items()])
 
 
 def _unmask(body: bytes, masked: JsonObject) -> JsonObject:
     """The members of ``body``, found in a copy of the same length and structure."""
     values = {name: Raw(body[slice(*masked.span(name))]) for name in masked.values}
-    return JsonObject(body, values, masked.starts)
+    starts = {name: masked.span(name)[0] for name in values}
+    return JsonObject(body, values, starts)
 
 
 def _check_utf8(body: bytes) -> None:
