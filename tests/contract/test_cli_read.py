@@ -264,6 +264,14 @@ def test_prices_are_the_gateways(run: Run) -> None:
     assert run("prices", "history", "openai/gpt-4o-mini").code == 0
 
 
+def test_a_record_that_is_not_there_is_told_alike(run: Run) -> None:
+    """Of a folder and of a gateway: which id, and what an id looks like when that was none."""
+    ended = run("generations", "show", "chatcmpl-none")
+    assert (ended.code, ended.out) == (1, b"")
+    assert "There is no record chatcmpl-none" in ended.error
+    assert "gen_" in ended.error
+
+
 def test_repricing_says_what_it_does_not_know(run: Run) -> None:
     """The folder and the gateway give the same sums; what has no price is unknown and not $0.00."""
     told = json.loads(run("ledger", "reprice", "--json").out)

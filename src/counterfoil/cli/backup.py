@@ -46,6 +46,7 @@ class Copied(Struct, frozen=True):
 
 def backup(
     to: Annotated[Path, Parameter(help="The folder to make. It must not be there yet, or be empty.")],
+    /,
     *,
     as_json: AsJson = False,
     place: Place = HERE,

@@ -66,6 +66,7 @@ def list_(
 @app.command
 def show(
     generation_id: AnyId,
+    /,
     *,
     proof: Annotated[bool, Parameter(help="Print a proof that anyone can check offline.", negative=())] = False,
     as_json: AsJson = False,

@@ -93,6 +93,7 @@ def show(
 def diff(
     old: Annotated[str, Parameter(help="A stored book by the beginning of its hash, `bundled`, or a price file.")],
     new: Annotated[str | None, Parameter(help="As the first. Default: the newest stored.")] = None,
+    /,
     *,
     at: At = None,
     as_json: AsJson = False,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated, Any, Final, Protocol
 
 import msgspec
@@ -17,6 +18,7 @@ from cyclopts.validators import Number
 
 from counterfoil.api import generations, lookup, view
 from counterfoil.api.filtering import cursor_text, filters, parse_cursor
+from counterfoil.cli import output
 from counterfoil.cli.remote import Remote
 from counterfoil.cli.where import Source
 from counterfoil.errors import ConfigError
@@ -142,9 +144,13 @@ def found(ledger: LedgerReader, any_id: str, where: str) -> StoredRecord:
     """The record with this id. Raises :class:`ConfigError` that says where it is not."""
     stored = ledger.find(None, any_id)
     if stored is None:
-        hint = "" if ids.parse(any_id) else " Ids of ours look like gen_01KC2D0J5G4Q9W7T3M8XN6PVRB."
-        raise ConfigError(f"There is no record {any_id} in {where}.{hint}")
+        raise _none(any_id, f"in {where}")
     return stored
+
+
+def _none(any_id: str, where: str) -> ConfigError:
+    hint = "" if ids.parse(any_id) else " Ids of ours look like gen_01KC2D0J5G4Q9W7T3M8XN6PVRB."
+    return ConfigError(f"There is no record {output.cell(any_id)} {where}.{hint}")
 
 
 class _LocalRecords:
@@ -175,7 +181,10 @@ class _RemoteRecords:
         return Rows([bytes(row) for row in _decode_rows(page["data"])], msgspec.json.decode(page["next"]))
 
     def one(self, any_id: str) -> bytes:
-        return self._remote.read("/v1/generations", {"id": any_id})
+        answer = self._remote.send("GET", "/v1/generations", {"id": any_id})
+        if answer.status == HTTPStatus.NOT_FOUND:
+            raise _none(any_id, "that this key may see")
+        return self._remote.accepted(answer)
 
     def summary(self, selection: Selection) -> dict[str, Any]:
         return self._remote.get("/v1/generations/summary", selection.query())

@@ -73,7 +73,10 @@ class Remote:
         body: bytes | None = None,
     ) -> bytes:
         """The body of an answer as it came. Raises :class:`ConfigError` when the gateway refuses."""
-        answer = self.send(method, path, query, body)
+        return self.accepted(self.send(method, path, query, body))
+
+    def accepted(self, answer: Answer) -> bytes:
+        """The body of ``answer``. Raises :class:`ConfigError` when it is a refusal."""
         if answer.status >= 400:
             raise ConfigError(self._refused(answer))
         return answer.body

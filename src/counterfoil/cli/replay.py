@@ -25,6 +25,7 @@ Id = Annotated[str, Parameter(help="Our id (gen_…), or the provider's own.")]
 
 def replay(
     generation_id: Id,
+    /,
     *,
     model: Annotated[str | None, Parameter(help="Another model: provider/model or an alias.")] = None,
     provider: Annotated[str | None, Parameter(help="Another provider of the same model.")] = None,
@@ -62,7 +63,7 @@ def replay(
             output.lines(*(_told(run["difference"]) if run.get("difference") else [f"{run['request_id']}: no record"]))
 
 
-def diff(a: Id, b: Id, *, as_json: AsJson = False, source: Source = LOCAL) -> None:
+def diff(a: Id, b: Id, /, *, as_json: AsJson = False, source: Source = LOCAL) -> None:
     """Compare two generations: text, tool calls, tokens, times and cost."""
     remote = source.remote()
     found: dict[str, Any] = (
