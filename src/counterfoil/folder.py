@@ -12,7 +12,7 @@
     ├── books/                  every price book a record refers to, by content hash
     ├── journal/                calls in flight (intents) and what was counted (tally), a file each a writer
     ├── reserve                 disk kept back for calls in flight when it is full
-    ├── replays/                bulk runs: runs.db, and a lock for each run that is driven; made on first use
+    ├── replays/                bulk runs: runs.db, and a lock for each run
     └── secrets/                0700; each file 0600, 32 random bytes, made with the folder
         ├── pepper              keys API keys' digests
         ├── kek                 wraps the teams' data keys

@@ -9,6 +9,9 @@ import pytest
 
 from counterfoil.cli import replay as cli
 from counterfoil.cli.where import Source
+from counterfoil.ledger.query import StoredRecord
+from counterfoil.record.record import CaptureState, Chain
+from counterfoil.replay.one import why
 from emulators import inprocess
 from emulators.inprocess import InProcess
 from emulators.scripted import ScriptedUpstream, Seen, answer, chat_answer, chat_frames, chunked
@@ -216,6 +219,41 @@ def test_a_form_runs_again(gateway, upstream, key):
     sent = form.replace(b"openai/whisper-1", b"whisper-1")
     added = b'\r\n--cut\r\nContent-Disposition: form-data; name="language"\r\n\r\nen\r\n--cut--'
     assert [seen.body for seen in upstream.seen] == [sent, sent.replace(b"\r\n--cut--", added)]
+
+
+def test_an_image_to_edit_runs_again(gateway, upstream, key):
+    """A form with an image goes out again byte for byte, whatever bytes the image has."""
+    kind = "multipart/form-data; boundary=cut"
+    form = (
+        b'--cut\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+        + bytes(range(256))
+        + b'\r\n--cut\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na hat\r\n'
+        b'--cut\r\nContent-Disposition: form-data; name="model"\r\n\r\nopenai/gpt-image-1\r\n--cut--\r\n'
+    )
+    original = called(gateway, key, form, "/v1/images/edits", content_type=kind)
+    upstream.seen.clear()
+    replayed(gateway, key, original)
+    assert [seen.body for seen in upstream.seen] == [form.replace(b"openai/gpt-image-1", b"gpt-image-1")]
+
+
+@pytest.mark.parametrize(
+    ("policy", "written", "now", "reason"),
+    [
+        ("full", "stored", "expired", "expired"),
+        ("full", "stored", "erased", "erased"),
+        ("full", "stored", "stored", "unreadable"),
+        ("full", "too_large", "too_large", "too_large"),
+        ("full", "not_captured", "not_captured", "not_captured"),
+        ("full", "interrupted", "interrupted", "interrupted"),
+        ("metadata", "not_captured", "not_captured", "policy"),
+        ("off", "not_captured", "not_captured", "policy"),
+    ],
+)
+def test_why_there_is_nothing_to_run(policy, written, now, reason):
+    """Each way to have no bodies has its own reason."""
+    data = json.dumps({"request_id": "x", "capture": {"policy": policy, "state": written}}).encode()
+    stored = StoredRecord("gen_x", "acme", data, Chain("w", 1, ""), CaptureState(now), 1)
+    assert why(stored) == reason
 
 
 @pytest.mark.parametrize(
