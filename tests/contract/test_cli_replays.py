@@ -74,7 +74,7 @@ def test_from_start_to_report(source, capsys, tmp_path, monkeypatch):
 
 def test_cancel_resume_watch(source, capsys):
     """A run is started without watching, cancelled, resumed and watched to its end."""
-    replays.start(selection=Selection(session="s1"), rate=0.5, concurrency=1, watch=False, as_json=True, source=source)
+    replays.start(selection=Selection(session="s1"), rate=1, concurrency=1, watch=False, as_json=True, source=source)
     started = json.loads(capsys.readouterr().out)
     replays.cancel(started["run_id"], as_json=True, source=source)
     assert json.loads(capsys.readouterr().out)["state"] == "cancelled"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -397,3 +398,17 @@ def test_what_no_run_can_be_made_of_is_refused(gateway, upstream, key, asked):
     upstream.seen.clear()
     assert gateway.request("POST", "/v1/replays", asked, key=key).status == 400
     assert upstream.seen == []
+
+
+def test_the_document_says_what_a_run_takes(gateway):
+    """Every reference of the bodies' schemas leads somewhere in the document, and the judges are told apart."""
+    document = gateway.request("GET", "/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    body = document["paths"]["/v1/replays"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/RunBody"}
+    wanted = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(schemas)))
+    assert wanted <= set(schemas)
+    assert set(schemas["RunBody"]["properties"]["judges"]["items"]["discriminator"]["mapping"]) == {
+        "exact", "regex", "json_schema", "model", "external",
+    }  # fmt: skip
+    assert set(schemas["RunFilter"]["properties"]) >= {"since", "from", "to", "model", "max_cost_nanos", "reruns"}

@@ -153,7 +153,7 @@ def _document(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             components = document.setdefault("components", {})
-            components.setdefault("schemas", {}).update(schema.components())
+            components.setdefault("schemas", {}).update(schema.components() | replays.components())
             components["securitySchemes"] = _SECURITY
             app.openapi_schema = document
         return app.openapi_schema

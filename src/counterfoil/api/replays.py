@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 
 from counterfoil.api import answers, reading
 from counterfoil.api.filtering import filters
+from counterfoil.api.schema import REF
 from counterfoil.errors import CallerFault
 from counterfoil.ledger.filters import Filter
 from counterfoil.replay.bulk import prose
@@ -68,7 +69,7 @@ class ReplaysParts:
     runs: Runs
 
 
-class _Filter(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+class RunFilter(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The filters of lists, by the same names."""
 
     since: str | None = None
@@ -92,9 +93,11 @@ class _Filter(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_def
     reruns: bool = False
 
 
-class _Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class RunBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What a bulk run is started with: a filter or ids, and against what."""
+
     name: Name | None = None
-    filter: _Filter | None = None
+    filter: RunFilter | None = None
     ids: Annotated[tuple[str, ...], Meta(max_length=ITEMS_MAX)] = ()
     sample: Annotated[int, Meta(ge=1, le=ITEMS_MAX)] | None = None
     seed: int = 0
@@ -106,11 +109,15 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     judges: tuple[Judge, ...] = ()
 
 
-class _Again(msgspec.Struct, forbid_unknown_fields=True):
+class RunAgain(msgspec.Struct, forbid_unknown_fields=True):
+    """What a bulk run goes on with."""
+
     budget_nanos: Nanos | None = None
 
 
-class _Posted(msgspec.Struct, forbid_unknown_fields=True):
+class RunVerdict(msgspec.Struct, forbid_unknown_fields=True):
+    """What a judge outside found of one item at one target."""
+
     item: int
     target: int
     judge: str
@@ -118,8 +125,24 @@ class _Posted(msgspec.Struct, forbid_unknown_fields=True):
     score: float | None = None
 
 
-class _Verdicts(msgspec.Struct, forbid_unknown_fields=True):
-    verdicts: Annotated[tuple[_Posted, ...], Meta(max_length=VERDICTS_MAX)]
+class RunVerdicts(msgspec.Struct, forbid_unknown_fields=True):
+    """Verdicts, posted together."""
+
+    verdicts: Annotated[tuple[RunVerdict, ...], Meta(max_length=VERDICTS_MAX)]
+
+
+def _documented(kind: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How a request's body is documented, and the schemas that it refers to."""
+    [schema], schemas = msgspec.json.schema_components([kind], ref_template=REF)
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}, schemas
+
+
+_START, _RESUME, _JUDGE = (_documented(kind) for kind in (RunBody, RunAgain, RunVerdicts))
+
+
+def components() -> dict[str, Any]:
+    """JSON Schemas by name, for ``components.schemas`` of the OpenAPI document."""
+    return {**_START[1], **_RESUME[1], **_JUDGE[1]}
 
 
 class _Gate:
@@ -159,14 +182,16 @@ def _add_beginning(routes: APIRouter, parts: ReplaysParts, gate: _Gate) -> None:
     """Start, list, look."""
     runs = parts.runs
 
-    @routes.post("/v1/replays", summary="Start a bulk run", responses=_ANSWERS, status_code=201)
+    @routes.post(
+        "/v1/replays", summary="Start a bulk run", responses=_ANSWERS, status_code=201, openapi_extra=_START[0]
+    )
     async def start(request: Request, team: Team = None) -> Response:
         """Run many generations again: those of a filter, or a list of ids. Answers at once; the run goes on."""
         principal = gate.who(request, content=True)
         named = reading.team(principal, team, REPLAY)
         if named is None:
             raise CallerFault("invalid_field", "Name the team whose generations are to run again.", param="team")
-        asked = _asked(_read(await request.body(), _Body))
+        asked = _asked(_read(await request.body(), RunBody))
         run = await runs.start(parts.directory.for_team(principal, named), asked)
         return answers.json(await asyncio.to_thread(shown, runs, run), 201)
 
@@ -197,21 +222,28 @@ def _add_steering(routes: APIRouter, parts: ReplaysParts, gate: _Gate) -> None:
         again = await gate.found(principal, id, team)
         return answers.json({"ok": True, "cancelled": cancelled, **await asyncio.to_thread(shown, runs, again)})
 
-    @routes.post("/v1/replays/{id}/resume", summary="Go on with a bulk run", responses=_ANSWERS)
+    @routes.post(
+        "/v1/replays/{id}/resume", summary="Go on with a bulk run", responses=_ANSWERS, openapi_extra=_RESUME[0]
+    )
     async def resume(request: Request, id: str, team: Team = None) -> Response:  # noqa: A002
         """Run what is not done, as this key, perhaps with another budget. Nothing finished is paid again."""
         principal = gate.who(request, content=True)
         run = await gate.found(principal, id, team)
-        again = _read(await request.body(), _Again)
+        again = _read(await request.body(), RunAgain)
         acting = parts.directory.for_team(principal, run.team_id)
         resumed = await runs.resume(acting, run, again.budget_nanos)
         return answers.json(await asyncio.to_thread(shown, runs, resumed))
 
-    @routes.post("/v1/replays/{id}/verdicts", summary="Verdicts of judges outside", responses=_ANSWERS)
+    @routes.post(
+        "/v1/replays/{id}/verdicts",
+        summary="Verdicts of judges outside",
+        responses=_ANSWERS,
+        openapi_extra=_JUDGE[0],
+    )
     async def verdicts(request: Request, id: str, team: Team = None) -> Response:  # noqa: A002
         """For judges of type `external`: a later verdict on an item replaces the earlier one."""
         run = await gate.found(gate.who(request), id, team)
-        posted = _read(await request.body(), _Verdicts).verdicts
+        posted = _read(await request.body(), RunVerdicts).verdicts
         judged = [(one.item, one.target, Verdict(one.judge, one.passed, one.score)) for one in posted]
         return answers.json({"ok": True, "kept": await runs.post(run, judged)})
 
@@ -294,7 +326,7 @@ def _read(body: bytes, kind: Any) -> Any:
         raise CallerFault("invalid_field", str(error)) from error
 
 
-def _asked(body: _Body) -> Asked:
+def _asked(body: RunBody) -> Asked:
     told = body.filter
     wanted: Filter | None = None
     if told is not None:
