@@ -9,6 +9,23 @@ import pytest
 
 from emulators.gateway import Gateway
 from emulators.scripted import ScriptedUpstream
+from faults import checker
+
+
+@pytest.fixture(scope="session")
+def start_gateway(start_gateway: Any) -> Iterator[Any]:
+    """Give the function that starts gateways; when all is over, every folder is held to the invariants once more."""
+    started: list[Gateway] = []
+
+    def start(config: Any, **options: Any) -> Gateway:
+        gateway: Gateway = start_gateway(config, **options)
+        started.append(gateway)
+        return gateway
+
+    yield start
+    for gateway in started:
+        gateway.stop()
+        checker.check_left(gateway)
 
 
 @pytest.fixture
