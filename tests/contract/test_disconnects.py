@@ -126,7 +126,7 @@ def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]
         providers[f"{name}-cancel"] = {**one, "on_disconnect": "cancel"}
         providers[f"{name}-drain"] = {**one, "on_disconnect": "drain", "drain_seconds": 5}
         providers[f"{name}-brief"] = {**one, "on_disconnect": "drain", "drain_seconds": 0.5}
-    running = start_gateway({"providers": providers})
+    running = start_gateway({"providers": providers, "estimates": {"tokens": False}})
     running.key()
     yield running
     running.stop()

@@ -377,6 +377,20 @@ def test_a_text_that_is_no_key_is_refused(gateway: Gateway, upstream: ScriptedUp
     assert len(upstream.seen) == seen
 
 
+def test_a_repeat_may_come_over_the_same_connection(gateway: Gateway, upstream: ScriptedUpstream, mark: str) -> None:
+    """With the very same head, which the gateway need not read twice."""
+    upstream.script = answer(chat_answer())
+    seen = len(upstream.seen)
+    request = post(CHAT, UNARY, gateway.key(), idempotency_key=mark)
+    with RawClient(gateway.port) as client:
+        replies: list[Reply] = []
+        for _ in range(4):
+            client.send(request)
+            replies.append(client.reply())
+    assert all(is_repeat(reply, replies[0]) for reply in replies[1:])
+    assert len(upstream.seen) == seen + 1
+
+
 def test_two_keys_in_one_request_are_ambiguous(gateway: Gateway, mark: str) -> None:
     """As a second authorisation is."""
     with RawClient(gateway.port) as client:

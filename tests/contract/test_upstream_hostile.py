@@ -53,11 +53,12 @@ def hasty() -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture(scope="module")
 def gateway(start_gateway: Any, upstream: ScriptedUpstream, hasty: ScriptedUpstream) -> Iterator[Gateway]:
-    """Give a gateway with short timeouts in front of both."""
-    quick = {"connect_seconds": 2, "first_byte_seconds": 2, "idle_seconds": 1, "total_seconds": 30}
+    """Give a gateway with short timeouts in front of both. It estimates nothing: what counts here is what was said."""
+    quick = {"connect_seconds": 2, "first_byte_seconds": 3, "idle_seconds": 1.5, "total_seconds": 30}
     one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai", "timeouts": quick}
     providers = {"local": one, "hasty": {**one, "base_url": hasty.base_url}}
-    running = start_gateway({"providers": providers, "models": {"safe": ["local/down", "local/gpt-4o-mini"]}})
+    models = {"safe": ["local/down", "local/gpt-4o-mini"]}
+    running = start_gateway({"providers": providers, "models": models, "estimates": {"tokens": False}})
     running.key()
     yield running
     running.stop()
@@ -297,6 +298,11 @@ def test_a_line_of_64_mib_passes_in_bounded_memory(gateway: Gateway, upstream: S
     assert (record["success"], record["usage"]["total_tokens"]) == (True, 12)
     assert record["replay_unavailable_reason"] == "too_large"
     assert memory_bytes(gateway) - before < 48 * MIB
+    # The connection was paused for the reader when the answer ended on it, and is good for the next call all the same.
+    connections = upstream.connections
+    upstream.script = answer(chat_answer())
+    assert call(gateway).status == 200
+    assert upstream.connections == connections
 
 
 def test_a_line_without_end_is_cut_when_its_provider_falls_silent(gateway: Gateway, upstream: ScriptedUpstream) -> None:

@@ -109,9 +109,9 @@ class Repeats:
 
     async def serve(self, exchange: Exchange) -> None:
         """Serve a request that has an idempotency key, to its last byte."""
-        key = exchange.headers.pop(IDEMPOTENCY_KEY)
+        key = exchange.headers[IDEMPOTENCY_KEY]
         if exchange.principal is None or exchange.fault is not None:
-            await self._gateway.run(exchange)
+            await self._gateway.story(exchange)
             return
         self._serving += 1
         try:
@@ -119,7 +119,7 @@ class Repeats:
         except Fault as fault:
             exchange.listener = None
             exchange.fault = fault
-            await self._gateway.run(exchange)
+            await self._gateway.story(exchange)
         finally:
             self._serving -= 1
             if self._idle is not None and not self._serving:
@@ -225,7 +225,7 @@ class Repeats:
     async def _lead(self, draft: Draft, wish: Wish, keyed: KeyedExchange) -> None:
         """Run the one call."""
         try:
-            await self._gateway.run(keyed)
+            await self._gateway.story(keyed)
             if not keyed.disconnected:
                 await keyed.over  # the end of the body may come after the record
         finally:

@@ -131,8 +131,12 @@ class Gateway:
     async def run(self, exchange: Exchange) -> None:
         """Serve one request from admission to its last byte."""
         if IDEMPOTENCY_KEY in exchange.headers and self.repeats is not None:
-            await self.repeats.serve(exchange)  # which comes back here, without the key
-            return
+            await self.repeats.serve(exchange)
+        else:
+            await self.story(exchange)
+
+    async def story(self, exchange: Exchange) -> None:
+        """Serve one request, whatever its key stands for."""
         draft = self.draft_of(exchange)
         if draft is None:
             self._turn_away(exchange)

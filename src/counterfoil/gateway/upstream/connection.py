@@ -76,6 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_on_lost",
         "_parser",
         "_parts",
+        "_paused",
         "_persistent",
         "_receiver",
         "_unsent",
@@ -106,6 +107,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._until_eof = False
         self._unsent: memoryview | None = None
         self._choked = False
+        self._paused = False
         self.transport: asyncio.Transport | None = None
         self.closed = False
         self.used = False
@@ -150,11 +152,13 @@ class UpstreamConnection(asyncio.Protocol):
     def pause(self) -> None:
         """Stop reading from the provider until :meth:`resume`: the client is slower."""
         if not self.closed and self.transport is not None:
+            self._paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
         if not self.closed and self.transport is not None:
+            self._paused = False
             self.transport.resume_reading()
 
     # asyncio.Protocol
@@ -286,6 +290,8 @@ class UpstreamConnection(asyncio.Protocol):
         )
         receiver.on_end()
         if reusable and not self.closed:
+            if self._paused:  # by the client of the answer that just ended; the next one's must not wait for it
+                self.resume()
             self._on_idle(self)
         else:
             self.abort()
