@@ -98,6 +98,9 @@ def test_a_recording_answers_and_nothing_is_spent(gateway: Gateway, cassette: Ca
     assert 0 <= second["latency_ms"] <= second["generation_ms"]
     assert second["replay_request"] == asked("hi")
     assert first["cost_nanos"] > 0
+    shown = gateway.command("generations", "show", second["request_id"]).stdout
+    assert "played back" in shown
+    assert f"played from {first['request_id']}" in " ".join(shown.replace("│", " ").split())
     assert "playback_of" not in first
 
 
