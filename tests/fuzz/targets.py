@@ -309,7 +309,7 @@ def canonical_body(data: bytes) -> None:
 
 def _is_json(data: bytes) -> bool:
     try:
-        json.loads(data)
+        json.loads(data.decode())  # from bytes, json would take UTF-16 and UTF-32 as well
     except (ValueError, RecursionError):
         return False
     return True

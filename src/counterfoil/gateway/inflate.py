@@ -15,6 +15,9 @@ RATIO_MAX = 200
 
 FREE_BYTES = 1 << 20
 
+STEP_BYTES = 1 << 18
+"""Decoded at a time: so much is in memory, at most, before a bomb is known for one."""
+
 
 class Inflater:
     """Decodes one body. ``coding`` is the Content-Encoding; raises ``invalid_response`` for one we do not know."""
@@ -28,18 +31,23 @@ class Inflater:
 
     def feed(self, data: bytes) -> bytes:
         """The decoded bytes of the next piece. Raises ``invalid_response`` for damage and for a bomb."""
-        self._in += len(data)
-        room = FREE_BYTES + self._in * RATIO_MAX - self._out
-        try:
-            decoded = self._zlib.decompress(data, room)
-        except zlib.error as error:
-            raise UpstreamFault("invalid_response", "The provider's compressed answer is damaged.") from error
-        self._out += len(decoded)
-        if self._zlib.unused_data:  # zlib would gather it without a bound
-            raise UpstreamFault("invalid_response", "The provider's compressed answer goes on behind its own end.")
-        if self._zlib.unconsumed_tail:
-            raise UpstreamFault("invalid_response", "The provider's compressed answer expands beyond reason.")
-        return decoded
+        pieces: list[bytes] = []
+        decoded = b""
+        while data or len(decoded) == STEP_BYTES:  # a full step may have left more inside zlib
+            try:
+                decoded = self._zlib.decompress(data, STEP_BYTES)
+            except zlib.error as error:
+                raise UpstreamFault("invalid_response", "The provider's compressed answer is damaged.") from error
+            rest = self._zlib.unconsumed_tail
+            self._in += len(data) - len(rest)
+            self._out += len(decoded)
+            if self._zlib.unused_data:  # zlib would gather it without a bound
+                raise UpstreamFault("invalid_response", "The provider's compressed answer goes on behind its own end.")
+            if self._out > FREE_BYTES + self._in * RATIO_MAX:
+                raise UpstreamFault("invalid_response", "The provider's compressed answer expands beyond reason.")
+            pieces.append(decoded)
+            data = rest
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @property
     def whole(self) -> bool:

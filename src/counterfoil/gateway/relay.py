@@ -431,7 +431,11 @@ class Relay:
         if self.way is Way.HELD:
             self.chunks.append(data)
             self.size += len(data)
-            if self.size > self._held_max and self.status < 300:
+            if self.size > self._held_max:
+                if self.status >= 300:
+                    self.chunks = []
+                    self._give_up(UpstreamFault("response_too_large", "The provider's error has no end in sight."))
+                    return
                 self.way = Way.PASSING
                 self._tail = self.chunks[-1]
                 self._send(b"".join(self.chunks[:-1]))

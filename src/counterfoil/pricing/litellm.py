@@ -114,7 +114,7 @@ def convert(data: bytes, wanted: Callable[[str, str], bool] = lambda _provider, 
         lines[1] = "prices: []"
     if unknown:
         lines.append("# Not imported, because there is no such meter here (and how many models have it):")
-        lines += [f"#   {name}: {count}" for name, count in sorted(unknown.items())]
+        lines += [f"#   {_quoted(name)[1:-1]}: {count}" for name, count in sorted(unknown.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -221,4 +221,5 @@ def _dollars(meter: str, price: _Price) -> str:
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in escaped) + '"'

@@ -10,6 +10,14 @@ import structlog
 from counterfoil.config.model import LogConfig
 
 
+def _without_query(record: logging.LogRecord) -> bool:
+    """Take the query off an access line, where clients put keys. uvicorn's arguments begin with peer, method, path."""
+    if isinstance(record.args, tuple) and len(record.args) > 2:
+        peer, method, path, *rest = record.args
+        record.args = (peer, method, str(path).partition("?")[0], *rest)
+    return True
+
+
 def configure(config: LogConfig) -> None:
     """Set up structlog and the standard library's loggers (uvicorn's, asyncio's) to write the same lines."""
     level = getattr(logging, config.level.upper())
@@ -43,4 +51,5 @@ def configure(config: LogConfig) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.getLogger("uvicorn.access").addFilter(_without_query)
     logging.getLogger("uvicorn.error").setLevel(max(level, logging.WARNING))
