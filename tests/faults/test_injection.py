@@ -146,8 +146,12 @@ def test_what_a_provider_complains(gateway: Gateway, upstream: ScriptedUpstream,
         b"x a: b",
         b"x-a : b",
         b" x-a: b",
-    ]
-    + [b"x-a: b\r\n c", b"x\x00-a: b", b"no colon", b": empty", b"x-a\xe2\x80\xa8: b"],
+        b"x-a: b\r\n c",
+        b"x\x00-a: b",
+        b"no colon",
+        b": empty",
+        b"x-a\xe2\x80\xa8: b",
+    ],
     ids=repr,
 )
 def test_a_providers_head(gateway: Gateway, upstream: ScriptedUpstream, line: bytes) -> None:
