@@ -456,8 +456,9 @@ class Relay:
             self.chunks.append(data)
 
     def _drop(self) -> None:
-        """The answer is too large to keep."""
+        """The answer is too large to keep; of a stream without end not even the times of its pieces are."""
         self.too_large = True
+        self.keeps = False
         self.chunks = []
         self.offsets_us = []
 

@@ -103,6 +103,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._chunk_ended = False
         self._between_chunks = False
         self._complete = False
+        self._paused = False
         self._persistent = False
         self._until_eof = False
         self._unsent: memoryview | None = None
@@ -288,6 +289,8 @@ class UpstreamConnection(asyncio.Protocol):
             and self._unsent is None
             and transport.get_write_buffer_size() == 0
         )
+        if self._paused:  # the end came with the piece that was too much for the client; the next one is not slow
+            self.resume()
         receiver.on_end()
         if reusable and not self.closed:
             if self._paused:  # by the client of the answer that just ended; the next one's must not wait for it
