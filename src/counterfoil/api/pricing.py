@@ -120,6 +120,7 @@ def router(book: Callable[[], PriceBook], team: Callable[[Request], str | None] 
         provider: Annotated[str | None, Query(description="Only this provider's models.")] = None,
         model: Annotated[str | None, Query(description="Only models whose name contains this.")] = None,
         service_tier: Annotated[str | None, Query(description="The rates of this service tier.")] = None,
+        region: Annotated[str | None, Query(description="The rates of calls served in this region.")] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = PAGE,
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> Response:
@@ -137,7 +138,9 @@ def router(book: Callable[[], PriceBook], team: Callable[[Request], str | None] 
                 "total": len(names),
                 "limit": limit,
                 "offset": offset,
-                "data": [listing.listed(in_force, *pair, now, tier=service_tier, team=payer) for pair in page],
+                "data": [
+                    listing.listed(in_force, *pair, now, tier=service_tier, team=payer, region=region) for pair in page
+                ],
             }
         )
 

@@ -51,6 +51,7 @@ def show(
     *,
     tier: Annotated[str | None, Parameter(help="The service tier as served, such as flex.")] = None,
     team: Annotated[str | None, Parameter(help="With this team's own prices.")] = None,
+    region: Annotated[str | None, Parameter(help="Served in this region, such as us.")] = None,
     at: At = None,
     as_json: AsJson = False,
     chosen: Chosen = NEWEST,
@@ -65,7 +66,8 @@ def show(
     provider, slash, name = model.partition("/")
     if not slash:
         rows = [
-            _summary(listing.listed(book, *pair, at_ms, tier=tier, team=team)) for pair in listing.names(book, provider)
+            _summary(listing.listed(book, *pair, at_ms, tier=tier, team=team, region=region))
+            for pair in listing.names(book, provider)
         ]
         output.listing(
             rows,
@@ -74,7 +76,7 @@ def show(
             empty=f"{provider} is in no list of this book.",
         )
         return
-    found = listing.listed(book, provider, name, at_ms, tier=tier, team=team)
+    found = listing.listed(book, provider, name, at_ms, tier=tier, team=team, region=region)
     if as_json:
         output.json({"book": book.digest, **msgspec.to_builtins(found)})
         return

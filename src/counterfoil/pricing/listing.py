@@ -72,11 +72,18 @@ def names(book: PriceBook, provider: str | None = None) -> list[tuple[str, str]]
 
 
 def listed(
-    book: PriceBook, provider: str, model: str, at_ms: int, *, tier: str | None = None, team: str | None = None
+    book: PriceBook,
+    provider: str,
+    model: str,
+    at_ms: int,
+    *,
+    tier: str | None = None,
+    team: str | None = None,
+    region: str | None = None,
 ) -> ListedModel:
-    """``model`` of ``provider`` with the rates that hold at ``at_ms`` for a service tier and a team."""
+    """``model`` of ``provider`` with the rates that hold at ``at_ms`` for a service tier, a team and a region."""
     entry = _entry(book, provider, model)
-    plan = book.plan(provider, model, at_ms, service_tier=tier, team_id=team)
+    plan = book.plan(provider, model, at_ms, service_tier=tier, team_id=team, region=region)
     rates: list[ListedRate] = []
     seen: dict[str, Slot] = {}
     for above, sheet in plan.sheets:

@@ -53,6 +53,13 @@ def test_show_a_tier_at_a_moment(capsys: Output) -> None:
     assert {rate["state"] for rate in early["rates"]} == {"fallback"}
 
 
+def test_show_a_region(capsys: Output) -> None:
+    """A region with prices of its own has its own rules."""
+    shown = said(capsys, "show", "anthropic/claude-opus-4-8", "--region", "us", "--book", "bundled")
+    rates = {rate["meter"]: (rate["price"], rate["rule_id"]) for rate in shown["rates"]}
+    assert rates["input_tokens"] == ("$5.50 / 1M", "anthropic/claude-opus-4-8+us:input_tokens")
+
+
 @pytest.mark.parametrize("what", [[], ["openai"], ["nowhere/nothing"], ["openrouter/reka-flash-3:free"]], ids=str)
 def test_show_for_people(what: list[str], capsys: Output) -> None:
     """A book, a provider, an unknown model and a free one are all shown without an error."""
