@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Final
 
 import structlog
 
 from counterfoil.config.model import LogConfig
+
+FIELDS: Final = ("bodies", "checkpoints", "code", "reason", "run_id", "state")
+"""What our own loggers put beside an event. Others' extras stay out: nobody has checked that they hold no prompt."""
 
 
 def _without_query(record: logging.LogRecord) -> bool:
@@ -40,7 +44,7 @@ def configure(config: LogConfig) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=FIELDS)],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
