@@ -14,6 +14,7 @@ from counterfoil.folder import DataFolder
 from counterfoil.record.charge import CostState
 from counterfoil.record.record import CapturePolicy
 from counterfoil.record.usage import ABSENT
+from counterfoil.surfaces import registry
 from counterfoil.tenancy.admin import Admin
 from emulators.control import REQUEST, START_MS, ControlPlane, request_id, serving, settlement, timestamp, write
 
@@ -358,6 +359,12 @@ def test_the_documentation_is_whole_in_itself(plane: ControlPlane) -> None:
     assert "<script" not in page
     assert "http://" not in page
     assert "https://" not in page
+
+
+def test_the_documentation_lists_the_calls_too(plane: ControlPlane) -> None:
+    """Every path that takes calls, since a refusal sends people here."""
+    page = plane.get("/docs").body.decode()
+    assert [surface.path for surface in registry.ALL if surface.path not in page] == []
 
 
 def test_every_reference_of_the_document_leads_somewhere(plane: ControlPlane) -> None:

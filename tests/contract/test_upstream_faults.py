@@ -254,6 +254,18 @@ def test_a_fallback_follows_a_rate_limit_but_not_a_bad_request(gateway: Gateway,
         assert len(gateway.record(reply.generation_id)["attempts"]) == attempts
 
 
+def test_a_failed_attempts_wait_is_no_time_of_ours(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """What was waited for on the first target stands in its attempt and not in gateway_ms."""
+    upstream.script = lambda seen: (
+        [Wait(0.5), *answer(b'{"error":{}}', 429)] if seen.json["model"] == "first" else answer(chat_answer())
+    )
+    record = gateway.record(call(gateway, UNARY.replace(b"local/gpt-4o-mini", b"twice")).generation_id)
+    first, last = record["attempts"]
+    assert first["generation_ms"] >= 500
+    assert record["generation_ms"] == last["generation_ms"]
+    assert record["gateway_ms"] < first["generation_ms"]
+
+
 def test_a_providers_header_never_takes_the_name_of_ours(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     """Behind another gateway its ids, cost and timing arrive under other names, and ours once."""
     theirs = {"x_generation_id": "gen_theirs", "x_cost_nanos": "7", "server_timing": "gw;dur=1", "x_request_id": "r"}

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any, Final
 
+_PROTOCOLS: Final = {"openai": "OpenAI", "anthropic": "Anthropic", "google": "Google"}
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 _STYLE: Final = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8881;--accent:#2a7ae2}
@@ -52,7 +53,10 @@ def _calls(calls: Sequence[tuple[str, str]]) -> Iterator[str]:
     yield "<h2>Calls</h2><p>Bodies and answers are the provider's own. The record of a call is under the id in the "
     yield "answer's header <code>x-request-id</code>.</p>"
     rows = [
-        (f"<span class=method>POST</span> <span class=path>{escape(path)}</span>", escape(protocol.capitalize()))
+        (
+            f"<span class=method>POST</span> <span class=path>{escape(path)}</span>",
+            _PROTOCOLS.get(protocol, escape(protocol)),
+        )
         for path, protocol in calls
     ]
     yield _table(("path", "protocol"), rows)
