@@ -34,7 +34,7 @@ class RawClient:
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=SECONDS_MAX)
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +61,8 @@ class RawClient:
         """Exactly ``size`` bytes; fewer when the peer closes."""
         while len(self._buffer) < size and self._more():
             pass
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
         return data
 
     def read_until(self, mark: bytes) -> bytes:
@@ -75,8 +76,7 @@ class RawClient:
         """Everything until the peer closes."""
         while self._more():
             pass
-        data, self._buffer = self._buffer, b""
-        return data
+        return self.read(len(self._buffer))
 
     def reply(self) -> Reply:
         """One whole answer."""
@@ -97,13 +97,13 @@ class RawClient:
         return not self._buffer and not self._more()
 
     def _chunks(self) -> bytes:
-        body = b""
+        pieces: list[bytes] = []
         while True:
             size = int(self.read_until(b"\r\n") or b"0", 16)
-            body += self.read(size)
+            pieces.append(self.read(size))
             self.read(2)
             if not size:
-                return body
+                return b"".join(pieces)
 
     def _more(self) -> bool:
         try:
