@@ -183,7 +183,7 @@ def check_account(gateway: Gateway, records: int) -> None:
         assert said["ledger"]["records"] == records
         return calls["open"] == 0 and calls["settled"] <= records <= calls["settled"] + calls["refused"]
 
-    wait_until(agrees, 3.0)
+    wait_until(agrees)
 
 
 def check_folder(gateway: Gateway, records: int, *, bodies_bytes: int = 0) -> None:
