@@ -16,7 +16,7 @@ from counterfoil.record.usage import Usage
 DOCUMENT = (Path(__file__).parents[3] / "docs/pricing.md").read_text()
 NOON = 1_769_947_200_000  # 2026-02-01T12:00:00Z
 NOVEMBER = 1_793_880_000_000
-[EXAMPLE] = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+[EXAMPLE] = re.findall(r"```yaml\n(providers:.*?)```", DOCUMENT, re.DOTALL)
 
 EXAMPLES = {
     "house": ("local", "llama-3-70b", None, {"prompt": 1000}, 235_000),
