@@ -17,6 +17,7 @@ from counterfoil.cli.cassette import from_content
 from counterfoil.cli.remote import Remote
 from counterfoil.errors import ConfigError
 from counterfoil.gateway.playback import speed_of
+from counterfoil.ledger.recordings import NOBODY
 from counterfoil.record.record import CaptureState
 from counterfoil.replay import cassette, serving
 from counterfoil.replay.redact import Rules
@@ -61,7 +62,7 @@ class Recorder:
                 record, from_content(self._remote.get(f"/v1/generations/{record['request_id']}/content"))
             )
             for record in self._fresh()
-            if record["capture"]["state"] == CaptureState.STORED and "playback_of" not in record
+            if record["capture"]["state"] == CaptureState.STORED and record["provider"] != NOBODY
         ]
         whole = [one for one in found if playable(one.recording.capture, None)]
         rules = Rules(tuple(self._options.get("redact_pointers", ())), tuple(self._options.get("redact_patterns", ())))

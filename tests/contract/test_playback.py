@@ -231,6 +231,19 @@ def test_a_played_call_is_no_recording(gateway: Gateway, cassette: Cassette, tea
         assert played.headers["x-counterfoil-playback-of"] == first.headers["x-generation-id"]
 
 
+def test_a_repeat_of_a_keyed_call_is_no_recording(gateway: Gateway, cassette: Cassette, team: str) -> None:
+    """What an idempotency key gave back came from another record; a keyed call can be played like any other."""
+    cassette.play(Take(said("one")))
+    first = call(gateway, team, asked("hi"), Idempotency_Key="a")
+    repeat = call(gateway, team, asked("hi"), Idempotency_Key="a")
+    assert repeat.headers["x-generation-id"] != first.headers["x-generation-id"]
+
+    played = [call(gateway, team, asked("hi"), "strict", Idempotency_Key=f"b{n}") for n in range(3)]
+
+    assert {one.headers["x-counterfoil-playback-of"] for one in played} == {first.headers["x-generation-id"]}
+    assert len(cassette.requests) == 1
+
+
 def test_another_teams_recordings_do_not_exist(gateway: Gateway, cassette: Cassette, team: str) -> None:
     """A request that another team recorded finds nothing, and the miss does not name it."""
     cassette.play(Take(said("theirs")))

@@ -21,7 +21,7 @@ from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.ledger.query import LedgerReader
-from counterfoil.ledger.recordings import IMPORTED
+from counterfoil.ledger.recordings import NOBODY
 from counterfoil.record.record import CaptureState
 from counterfoil.replay import cassette, importing
 from counterfoil.replay.cassette import Interaction
@@ -112,7 +112,7 @@ def _found(source: Source, selection: Selection, limit: int) -> tuple[list[Inter
 
 def _original(record: dict[str, Any]) -> bool:
     stored = record["capture"]["state"] == CaptureState.STORED
-    return stored and ("playback_of" not in record or record["provider"] == IMPORTED)
+    return stored and record["provider"] != NOBODY
 
 
 class _bodies:  # noqa: N801  a context manager is used like a function

@@ -220,7 +220,7 @@ SELECT seq FROM generations WHERE seq > ?2 AND team_id = ?1
 
 -- name: recorded
 -- What tells whether a record's bodies can be played, and the bodies.
-SELECT g.id, g.created_at_ms, g.endpoint, g.provider, g.cost_state, g.error_code, g.status_code, b.sealed
+SELECT g.id, g.created_at_ms, g.endpoint, g.provider, g.error_code, b.sealed
 FROM generations g JOIN bodies b ON b.seq = g.seq WHERE g.seq = ?
 
 -- name: id_at

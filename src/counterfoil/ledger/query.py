@@ -74,9 +74,7 @@ class Recorded(Struct, frozen=True):
     created_at_ms: int
     endpoint: str
     provider: str
-    cost_state: str
     error_code: str | None
-    status_code: int
     capture: Capture
 
 
@@ -180,8 +178,9 @@ class LedgerReader:
             row = self._connection().execute(QUERIES["recorded"], (seq,)).get
             if row is None:
                 return None
-            bodies = body.decode(self._opener().open(team_id, row[0], row[7]))
-            return Recorded(row[0], row[1], row[2], row[3], row[4], row[5], row[6], bodies)
+            identity, created_at_ms, endpoint, provider, error_code, sealed = row
+            bodies = body.decode(self._opener().open(team_id, identity, sealed))
+            return Recorded(identity, created_at_ms, endpoint, provider, error_code, bodies)
         except (BodyUnreadable, ValueError):
             return None
         except apsw.Error as error:

@@ -32,12 +32,14 @@ from counterfoil.folder import DataFolder
 from counterfoil.ledger import database, sql
 from counterfoil.ledger.query import LedgerReader, Recorded
 from counterfoil.record import codec, ids
-from counterfoil.record.charge import CostState
 from counterfoil.record.record import CaptureState
 from counterfoil.wire.canonical import written
 
 IMPORTED: Final = "cassette"
 """The provider of records that were imported from a cassette: played answers that may be played again."""
+
+NOBODY: Final = "none"
+"""The provider of records whose answer came from no provider."""
 
 PROFILES_MAX: Final = 16
 """Sets of ignored fields that are kept for one team; each is an index of its own."""
@@ -197,9 +199,11 @@ class Recordings:
 
 
 def _plays(found: Recorded) -> bool:
-    """Whether a record is a recording: its answer came whole, and from a provider (or a cassette that was imported)."""
-    original = found.cost_state != CostState.PLAYBACK or found.provider == IMPORTED
-    return original and playable(found.capture, found.error_code)
+    """Whether a record is a recording: its answer came whole, and from a provider (or an imported cassette).
+
+    What was played, or repeated for an idempotency key, came from another record.
+    """
+    return found.provider != NOBODY and playable(found.capture, found.error_code)
 
 
 def _kind(endpoint: str) -> int:
