@@ -173,3 +173,25 @@ def test_a_proof_is_printed_once_a_checkpoint_covers_the_record(
     proof = json.loads(capsys.readouterr().out)
     assert json.loads(proof["record"])["request_id"] == request_id(2)
     assert proof["signature"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "state"),
+    [
+        ("providers: {openai: {api_key: sk-literal}}", 0o644, "warning"),
+        ('{"providers": {"openai": {"api_key": "sk-literal"}}}', 0o640, "warning"),
+        ("ledger:\n  checkpoint_token: 'abc'\n", 0o604, "warning"),
+        ("providers: {openai: {api_key: sk-literal}}", 0o600, "good"),
+        ("providers: {openai: {api_key: ${KEY}}}", 0o644, "good"),
+        ("providers: {local: {api_key: none}}", 0o644, "good"),
+        ('{"providers": {"openai": {"api_key": "${KEY}"}}}', 0o644, "good"),
+    ],
+)
+def test_a_secret_in_a_file_that_others_can_read_is_a_warning(tmp_path: Path, text: str, mode: int, state: str) -> None:
+    """The name of a variable is no secret, and what only its owner reads is no matter."""
+    path = tmp_path / "counterfoil.yaml"
+    path.write_text(text)
+    path.chmod(mode)
+    finding = doctor.exposed(path)
+    assert (finding.check, finding.state) == ("configuration file", state)
+    assert "sk-literal" not in finding.message

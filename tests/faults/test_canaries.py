@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +19,22 @@ CANARY = "canary"
 """Every planted secret holds it."""
 HEADERS = {
     name: f"canary-header-{name}"
-    for name in ("cookie", "x_forwarded_for", "x_internal_token", "proxy_authorization", "x_amz_security_token", "from")
+    for name in (
+        *("cookie", "x_forwarded_for", "x_internal_token", "proxy_authorization", "x_amz_security_token", "from"),
+        *(
+            "forwarded",
+            "via",
+            "origin",
+            "x_real_ip",
+            "x_csrf_token",
+            "x_auth_token",
+            "authentication",
+            "x_session_token",
+        ),
+    )
 }
+SAID: list[tuple[str, bytes]] = []
+"""What was answered to whom without a good key, or to a body that cannot be read: model or path, and the answer."""
 
 
 def misbehave(seen: Seen) -> list[Step]:
@@ -48,7 +64,8 @@ def upstream() -> Iterator[ScriptedUpstream]:
 def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]:
     """Give a gateway that logs all it ever logs, and has served every call with secrets in it."""
     one = {"type": "openai", "base_url": upstream.base_url, "api_key": "sk-canary-operator-1234567890"}
-    running = start_gateway({"providers": {"local": one}, "log": {"level": "debug"}})
+    log = {"level": "debug", "format": "json"}
+    running = start_gateway({"providers": {"local": one}, "log": log, "server": {"access_log": True}})
     plant(running)
     yield running
     running.stop()
@@ -67,10 +84,15 @@ def plant(gateway: Gateway) -> None:
     keys = [gateway.key(), "cf_sk_canarycanary_canarycanarycanarycanarycanarycanary", "sk-canary-openai"]
     for body in bodies:
         for key in keys:
-            for path in (CHAT, f"{CHAT}?token=canary-query", "/v1/canary-path", "/v1/generations?id=canary-id"):
+            for path in (
+                *(CHAT, f"{CHAT}?token=canary-query", "/v1/canary-path", "/v1/generations?id=canary-id"),
+                *("/v1beta/models/local/x:generateContent?key=canary-query", "/metrics?key=canary-query"),
+            ):
                 with RawClient(gateway.port) as client:
                     client.send(post(path, body, key, connection="close", **HEADERS))
-                    client.read_all()
+                    said = client.read_all()
+                if key != keys[0] or b"canary-prompt" not in body:
+                    SAID.append((path, said))
     with RawClient(gateway.port) as client:
         client.send(b"canary-raw garbage canary\r\ncanary: canary\r\n\r\n")
         client.read_all()
@@ -117,3 +139,37 @@ def test_the_provider_gets_the_operators_key_and_nothing_else(upstream: Scripted
         assert seen.headers["authorization"] == "Bearer sk-canary-operator-1234567890"
         assert gateway.key() not in json.dumps(seen.headers)
         assert "canary-query" not in seen.path
+
+
+def test_no_error_repeats_what_was_sent(gateway: Gateway) -> None:
+    """An answer to a stranger, or to a body that cannot be read, holds nothing of the request."""
+    del gateway
+    assert len(SAID) > 100
+    assert not [said for _, said in SAID if CANARY.encode() in said]
+
+
+CRASH = """
+import logging, sys
+from counterfoil.config.model import LogConfig
+from counterfoil.process.logs import configure
+import structlog
+
+def crash(secret):
+    held = {"authorization": secret}
+    return held["nothing"]
+
+configure(LogConfig(level="debug", format=sys.argv[1]))
+for log in (logging.getLogger("uvicorn.error").error, structlog.get_logger("counterfoil").error):
+    try:
+        crash("canary-" + "local")
+    except KeyError:
+        log("It broke.", exc_info=True)
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_crash_shows_no_values(form: str) -> None:
+    """A traceback in the log has lines and names, and not what the variables held."""
+    done = subprocess.run([sys.executable, "-c", CRASH, form], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.count("KeyError") >= 2
+    assert "canary-local" not in done.stderr + done.stdout

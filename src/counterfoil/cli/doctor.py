@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import re
 import resource
 import shutil
 import socket
@@ -49,6 +50,9 @@ CONNECT_SECONDS_MAX: Final = 5.0
 CHECKPOINT_MS_WARNING: Final = 2000 * IDLE_PERIOD_S
 """A running gateway signs at least every :data:`IDLE_PERIOD_S`, also when nothing happens."""
 CLOCK_SECONDS_WARNING: Final = 5.0
+_LITERAL_SECRET = re.compile(
+    r"""(?im)\b\w*(?:api_key|token|secret|password)["']?[ \t]*:[ \t]*["']?(?!\$\{|(?:none|null)\b|~|["'\s#,}])\S"""
+)
 EARLIEST_MS: Final = 1_760_000_000_000
 """October 2025. A clock before it is wrong: this version did not exist."""
 _REMOTE_FILE_SYSTEMS: Final = frozenset(
@@ -129,6 +133,7 @@ def examine(
     yield clock(time.time_ns() // 1_000_000)
     settings, finding = configuration(config_file, environ)
     yield finding
+    yield exposed(config_file or Path(environ.get("COUNTERFOIL_CONFIG") or "counterfoil.yaml"))
     yield descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0], settings)
     try:
         root = config.data_folder(config_file, environ, data)
@@ -168,6 +173,21 @@ def configuration(path: Path | None, environ: Mapping[str, str]) -> tuple[Config
         return settings, Finding("configuration", State.WARNING, said)
     names = ", ".join(settings.providers)
     return settings, Finding("configuration", State.GOOD, f"providers: {names}; {len(settings.models)} aliases")
+
+
+def exposed(path: Path) -> Finding:
+    """A configuration file that holds a secret itself, rather than a variable's name, is for its owner alone."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        holds = _LITERAL_SECRET.search(path.read_text(encoding="utf-8", errors="replace")) is not None
+    except OSError:
+        return Finding("configuration file", State.GOOD, "none, or none that you can read")
+    if holds and mode & 0o077:
+        said = (
+            f"{path} holds a secret and others can read it (mode {mode:o}). Run: chmod 600 {path}, or use a variable."
+        )
+        return Finding("configuration file", State.WARNING, said)
+    return Finding("configuration file", State.GOOD, "others cannot read a secret in it")
 
 
 def descriptors(limit: int, settings: Config | None) -> Finding:
