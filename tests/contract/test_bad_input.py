@@ -323,8 +323,16 @@ def test_an_ambiguous_head_gives_400_and_closes(gateway: Gateway, request_of: An
     """What two parsers could read in two ways is read by nobody."""
     with RawClient(gateway.port) as client:
         client.send(request_of(gateway.key()))
-        assert client.reply().status == 400
+        reply = client.reply()
+        assert (reply.status, reply.headers["cache-control"]) == (400, "no-store")
         assert client.closed()
+
+
+def test_an_ambiguous_lookup_is_not_cached_either(gateway: Gateway) -> None:
+    """A refusal that the control plane never sees carries what all its answers carry."""
+    lookup = b"GET /v1/generations?id=x HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"
+    reply = ask(gateway, lookup)
+    assert (reply.status, reply.headers["cache-control"]) == (400, "no-store")
 
 
 def test_an_ambiguous_head_with_one_key_is_recorded(gateway: Gateway) -> None:

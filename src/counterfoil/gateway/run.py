@@ -439,7 +439,7 @@ class Gateway:
 
     def answer_fault(self, exchange: Exchange, fault: Fault, request_id: str, lines: list[bytes]) -> None:
         media_type, body = exchange.surface.render_error(fault, request_id)
-        fields = [b"content-type: %b\r\n" % media_type.encode(), *lines]
+        fields = [b"content-type: %b\r\ncache-control: no-store\r\n" % media_type.encode(), *lines]
         if request_id:
             fields.append(_id_lines(request_id))
         fields += [b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in fault.headers]

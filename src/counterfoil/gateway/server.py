@@ -420,7 +420,7 @@ class ServerProtocol(HttpToolsProtocol):
 
     def _write_closing(self, status: int, media_type: str, body: bytes) -> None:
         self.transport.write(
-            b"%bcontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            b"%bcontent-type: %b\r\ncache-control: no-store\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
             % (STATUS_LINES[status], media_type.encode(), len(body), body)
         )
         self._linger()
