@@ -152,6 +152,14 @@ def test_a_providers_limits_reach_the_client(
     assert {name: reply.headers.get(name) for name in LIMITS} == LIMITS
 
 
+def test_a_provider_cannot_speak_in_our_name(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """What we say of repeats comes from us, or under another name."""
+    upstream.script = answer(chat_answer(), idempotent_replayed="true", x_counterfoil_repeat_of="gen_x")
+    reply = call(gateway)
+    assert not {"idempotent-replayed", "x-counterfoil-repeat-of"} & reply.headers.keys()
+    assert reply.headers["x-upstream-idempotent-replayed"] == "true"
+
+
 # Answers before the question is read ----------------------------------------------------------------------------------
 
 

@@ -50,6 +50,9 @@ _RENAMED = {
     b"x-generation-id": b"x-upstream-generation-id",  # other gateways, this one among them, name theirs alike
     b"x-cost-nanos": b"x-upstream-cost-nanos",
     b"server-timing": b"x-upstream-server-timing",
+    b"idempotent-replayed": b"x-upstream-idempotent-replayed",
+    b"x-counterfoil-repeat-of": b"x-upstream-repeat-of",
+    b"x-counterfoil-retry-of": b"x-upstream-retry-of",
 }
 _NAMES_MAX = 2048
 _names: dict[bytes, bytes] = {}
