@@ -194,4 +194,4 @@ def test_a_secret_in_a_file_that_others_can_read_is_a_warning(tmp_path: Path, te
     path.chmod(mode)
     finding = doctor.exposed(path)
     assert (finding.check, finding.state) == ("configuration file", state)
-    assert "sk-literal" not in finding.message
+    assert "sk-literal" not in finding.said
