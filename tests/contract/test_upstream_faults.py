@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -333,7 +334,7 @@ def test_a_client_that_leaves_a_stream_ends_it_upstream(gateway: Gateway, upstre
     generation_id = leave_after_first_frame(gateway, "local")
     record = wait_for_record(gateway, generation_id)
     assert (record["status_code"], record["error_code"]) == (499, "user:client_disconnected")
-    assert record["bytes_delivered"] == sum(map(len, FRAMES[:3]))
+    assert record["bytes_delivered"] in accumulate(map(len, FRAMES[:3]))  # it may leave before the later ones come
     assert (record["cost_nanos"], record["cost_state"]) == (0, "unknown")
     wait_until(lambda: upstream.hung_up == hung_up + 1)
 
