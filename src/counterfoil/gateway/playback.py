@@ -29,6 +29,7 @@ from typing import Final, Protocol
 from counterfoil.capture.recording import Asked, Near, Recording
 from counterfoil.config.model import Timeouts
 from counterfoil.errors import CallerFault, Fault
+from counterfoil.gateway.relay import PLAYBACK_OF
 from counterfoil.gateway.upstream.connection import Receiver
 from counterfoil.ledger.recordings import Recordings
 from counterfoil.providers.provider import Origin, Provider
@@ -41,7 +42,6 @@ from counterfoil.wire.canonical import Pointer
 HEADER: Final = b"x-counterfoil-playback"
 SPEED: Final = b"x-counterfoil-playback-speed"
 IGNORE: Final = b"x-counterfoil-playback-ignore"
-OF: Final = b"x-counterfoil-playback-of"
 
 SPEED_MAX: Final = 10_000.0
 PIECES_AT_ONCE: Final = 16
@@ -152,7 +152,7 @@ class Player:
         self._speed = speed
         self._fields = [
             (b"content-type", capture.response_type.encode("latin-1", "replace")),
-            (OF, recording.generation_id.encode("latin-1", "replace")),
+            (PLAYBACK_OF, recording.generation_id.encode("latin-1", "replace")),
         ]
         self._status = capture.response_status
         if isinstance(response, bytes):

@@ -44,7 +44,12 @@ _DROPPED = HOP_BY_HOP | {
     b"alt-svc",
     b"strict-transport-security",
 }
+PLAYBACK_OF = b":playback-of"
+"""The field in which a player names the generation it plays: no header of a provider can have a colon in its name."""
+
 _RENAMED = {
+    PLAYBACK_OF: b"x-counterfoil-playback-of",
+    b"x-counterfoil-playback-of": b"x-upstream-playback-of",
     b"x-request-id": b"x-upstream-request-id",
     b"request-id": b"x-upstream-request-id",
     b"x-generation-id": b"x-upstream-generation-id",  # other gateways, this one among them, name theirs alike
