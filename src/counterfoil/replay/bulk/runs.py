@@ -34,6 +34,9 @@ MATCHED_MAX: Final = 1_000_000
 """Records among which a sample is drawn: some 100 MB while it is."""
 RUNS_DRIVEN_MAX: Final = 16
 """Runs that one worker drives at once; another one is refused rather than starved."""
+ENDING_SECONDS: Final = 10.0
+"""How long resuming waits for the last items of a cancelled run; longer calls are for the caller to wait for."""
+
 SETTLED_SECONDS: Final = 30.0
 """How long a run waits for the calls of a dead worker to become records: its replacement takes a second."""
 _SETTLED_STEP: Final = 0.2
@@ -112,9 +115,12 @@ class Runs:
     async def resume(self, principal: Principal, run: Run, budget_nanos: int | None) -> Run:
         """Go on with ``run`` as ``principal``; with a new budget when one is given.
 
-        Raises :class:`CallerFault` ``conflict`` when it is being driven.
+        Raises :class:`CallerFault` ``conflict`` when it is driven. One that was just cancelled is let go of first.
         """
         self._room()
+        ending = self._tasks.get(run.run_id)
+        if ending is not None and run.state is not RunState.RUNNING:
+            await asyncio.wait((ending,), timeout=ENDING_SECONDS)
         descriptor = None if run.run_id in self._drivers else self.store.claim(run.run_id)
         if descriptor is None:
             raise CallerFault("conflict", "This run is under way.")
