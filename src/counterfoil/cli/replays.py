@@ -57,7 +57,10 @@ def start(
     seed: Annotated[int, Parameter(help="Equal seeds draw equal samples.")] = 0,
     concurrency: Annotated[int, Parameter(help="Calls at once.")] = 4,
     rate: Annotated[float | None, Parameter(help="Calls begun a second, at most.")] = None,
-    budget: Annotated[str | None, Parameter(help="Dollars that are never passed, such as 2.50.")] = None,
+    budget: Annotated[
+        str | None,
+        Parameter(help="Dollars that bound the run, such as 2.50: no call starts whose highest estimate does not fit."),
+    ] = None,
     retries: Annotated[int, Parameter(help="How often a refusal (429) is tried again.")] = 2,
     judge: JudgeOption = (),
     watch: Annotated[bool, Parameter(help="Wait for the end. A Python judge needs it.")] = True,
