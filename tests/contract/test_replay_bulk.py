@@ -27,8 +27,10 @@ class Provider:
         self.gate = threading.Event()
         self.gate.set()
         self.refuse = 0
+        self.asked_at: list[float] = []
 
     def __call__(self, seen: Seen):
+        self.asked_at.append(time.monotonic())
         self.gate.wait(SECONDS_MAX)
         asked = seen.json
         if self.refuse:
@@ -255,6 +257,15 @@ def test_cancel_and_resume(gateway, upstream, provider, key, originals):
     assert (stopped["state"], stopped["progress"]["done"]) == ("cancelled", 2)
     assert gateway.request("POST", f"/v1/replays/{run['run_id']}/resume", key=key).status == 200
     assert ended(gateway, key, run)["progress"]["done"] == PROMPTS == len(upstream.seen)
+
+
+def test_a_rate_holds_calls_back(gateway, provider, key, originals):
+    """With room for all at once, the fifth call still does not begin before four intervals of the rate are over."""
+    provider.asked_at.clear()
+    began = time.monotonic()
+    run = started(gateway, key, ids=originals[:5], targets=["openai/gpt-4o"], concurrency=5, rate=5)
+    assert ended(gateway, key, run)["progress"]["done"] == len(provider.asked_at) == 5
+    assert provider.asked_at[-1] - began >= 4 / 5 - 0.01  # a loop's timer may be a clock tick early
 
 
 def test_refusals_before_any_work_are_tried_again(gateway, upstream, provider, key, originals):
