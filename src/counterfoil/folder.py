@@ -12,6 +12,7 @@
     ├── books/                  every price book a record refers to, by content hash
     ├── journal/                calls in flight (intents) and what was counted (tally), a file each a writer
     ├── reserve                 disk kept back for calls in flight when it is full
+    ├── verification.json       what the last verification found that was asked for over HTTP (and its .lock)
     ├── replays/                bulk runs: runs.db, and a lock for each run
     └── secrets/                0700; each file 0600, 32 random bytes, made with the folder
         ├── pepper              keys API keys' digests

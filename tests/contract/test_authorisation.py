@@ -102,6 +102,7 @@ ROWS = [
     Row("GET /v1/generations/{id}", "/v1/generations/{id}", (READ,)),
     Row("GET /v1/generations/{id}/content", "/v1/generations/{id}/content", (READ, CONTENT)),
     Row("GET /v1/generations/{id}/content", "/v1/generations/{id}/content?part=request", (READ, CONTENT)),
+    Row("GET /v1/generations/{id}/proof", "/v1/generations/{id}/proof", (READ,)),
     Row("DELETE /v1/generations/{id}/content", "/v1/generations/{id}/content", ("generations:erase",)),
     Row("GET /v1/generations/search", "/v1/generations/search", (READ,), foreign=200),
     Row("GET /v1/generations/search", "/v1/generations/search?team=acme", (READ,), foreign=403),
@@ -139,6 +140,9 @@ ROWS = [
     Row("GET /v1beta/models", "/v1beta/models", foreign=200),
     Row("GET /v1beta/models/{name}", "/v1beta/models/openai%2Fnone", foreign=404, ok=404),
     Row("GET /v1/ledger", "/v1/ledger", (READ,), all_teams=True),
+    Row("GET /v1/ledger/checkpoints", "/v1/ledger/checkpoints", (READ,), all_teams=True),
+    Row("POST /v1/ledger/verification", "/v1/ledger/verification", ("admin",), ok=202, body={}, all_teams=True),
+    Row("GET /v1/ledger/verification", "/v1/ledger/verification", ("admin",), all_teams=True),
     Row("GET /v1/teams", "/v1/teams", TEAMS[:1], foreign=200),
     Row("POST /v1/teams", "/v1/teams", TEAMS[1:], ok=201, body={"team_id": "new-{n}"}, all_teams=True),
     Row("GET /v1/teams/{team_id}", "/v1/teams/acme", TEAMS[:1]),
@@ -208,6 +212,7 @@ class World:
         self.admin.set_team("acme", name=HIDDEN)
         self.admin.set_app("acme", "web", name=HIDDEN)
         self.victim = self.places()
+        self.verify()
         self.actors = list(self._actors())
 
     def places(self, row: Row | None = None) -> dict[str, Any]:
@@ -240,6 +245,15 @@ class World:
             if run["state"] != "running" and run["in_flight"] is None:
                 return run_id
             sleep(0.01)
+
+    def verify(self) -> None:
+        """Have the ledger verified, and every record so far covered by a checkpoint."""
+        admin = self.admin.create_management_key(["admin"]).key
+        assert self.gateway.request("POST", "/v1/ledger/verification", {}, key=admin).status == 202
+        while self.gateway.request("GET", "/v1/ledger/verification", key=admin).json()["state"] == "running":
+            sleep(0.05)
+        while self.gateway.request("GET", f"/v1/generations/{self.victim['id']}/proof", key=admin).status == 409:
+            sleep(0.05)
 
     def call(self) -> str:
         """A call of the team, and its id."""
@@ -308,7 +322,7 @@ def world(start_gateway: Any) -> Iterator[World]:
     """Give the world."""
     with ScriptedUpstream(answer(chat_answer(HIDDEN))) as upstream:
         one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai"}
-        gateway = start_gateway({"providers": {"local": one}})
+        gateway = start_gateway({"providers": {"local": one}, "ledger": {"checkpoint_seconds": 0.1}})
         world = World(gateway)
         yield world
         world.admin.close()
@@ -363,6 +377,7 @@ TWINS: list[tuple[str, str, Callable[[dict[str, Any]], str], str]] = [
     ("GET", "by path", lambda v: f"/v1/generations/{v['id']}", f"/v1/generations/{UNKNOWN_ID}"),
     ("GET", "native id", lambda v: "/v1/generations?id=chatcmpl-scripted", "/v1/generations?id=chatcmpl-unknownxx"),
     ("GET", "content", lambda v: f"/v1/generations/{v['id']}/content", f"/v1/generations/{UNKNOWN_ID}/content"),
+    ("GET", "proof", lambda v: f"/v1/generations/{v['id']}/proof", f"/v1/generations/{UNKNOWN_ID}/proof"),
     ("DELETE", "erase", lambda v: f"/v1/generations/{v['id']}/content", f"/v1/generations/{UNKNOWN_ID}/content"),
     ("POST", "replay", lambda v: f"/v1/generations/{v['id']}/replay", f"/v1/generations/{UNKNOWN_ID}/replay"),
     (

@@ -20,6 +20,7 @@ from counterfoil.api.parts import ControlParts, Health
 from counterfoil.capture.body import Capture
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import books
+from counterfoil.ledger.evidence import Evidence
 from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.settlement import NO_SLOT, Settlement
@@ -179,6 +180,7 @@ def serving(folder: DataFolder, health: Callable[[], Health] = Health) -> Iterat
         book=lambda: book,
         erase=ledger.erase,
         models=lambda _: [{"id": "openai/gpt-4o-mini", "object": "model", "created": 0, "owned_by": "openai"}],
+        evidence=Evidence(folder),
         health=health,
     )
     listener = socket.create_server(("127.0.0.1", 0))

@@ -40,6 +40,7 @@ BOUNDS: Final[Sequence[tuple[re.Pattern[str], Callable[[int], int]]]] = [
         (r"(control|idempotency|playback|runs)\.db(-wal|-shm)?|[\w-]+\.lock", lambda _: 4 * MIB),
         (r"reserve|writer-\d{3}\.intents", lambda _: 8 * MIB),
         (r"[0-9a-f]{64}\.json\.zst", lambda _: MIB),
+        (r"\.?verification\.json", lambda _: 256 << 10),
         (r"VERSION|lock|writer-\d{3}\.tally|control\.epoch|pepper|kek|signing", lambda _: 4096),
     )
 ]

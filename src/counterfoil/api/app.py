@@ -88,9 +88,9 @@ def build(parts: ControlParts) -> FastAPI:
         app.include_router(replay.router(replay.ReplayParts(parts.directory, parts.replayer)))
     if parts.runs is not None:
         app.include_router(replays.router(replays.ReplaysParts(parts.directory, parts.runs)))
+    app.include_router(ledger.router(parts))
     lookup.add_by_path(app, parts)
     app.include_router(models.router(parts))
-    app.include_router(ledger.router(parts))
     app.include_router(tenancy.router(parts.admin, parts.directory))
     app.include_router(pricing.router(parts.book, pricing.team_of(parts.directory)))
     app.include_router(status.router(parts.health, parts.metrics))
@@ -153,7 +153,9 @@ def _document(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             components = document.setdefault("components", {})
-            components.setdefault("schemas", {}).update(schema.components() | replays.components())
+            components.setdefault("schemas", {}).update(
+                schema.components() | replays.components() | ledger.components()
+            )
             components["securitySchemes"] = _SECURITY
             app.openapi_schema = document
         return app.openapi_schema

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from counterfoil.ledger.evidence import Evidence
+    from counterfoil.ledger.inspector import Inspector
     from counterfoil.ledger.query import LedgerReader
     from counterfoil.pricing.book import PriceBook
     from counterfoil.replay.bulk.runs import Runs
@@ -80,8 +82,9 @@ class ControlParts:
     """Everything :func:`counterfoil.api.app.build` needs.
 
     ``models`` gives what a principal's team may call, as OpenAI model objects (``id``, ``object``, ``owned_by`` and
-    more). ``replayer`` is there when a gateway can run calls again, ``runs`` when many. ``erase`` destroys the bodies
-    of one generation (team id, request id) and gives whether there were any.
+    more). ``replayer`` is there when a gateway can run calls again, ``runs`` when many. ``evidence`` makes proofs,
+    ``inspector`` has the ledger verified. ``erase`` destroys the bodies of one generation (team id, request id) and
+    gives whether there were any.
     """
 
     reader: LedgerReader
@@ -92,5 +95,7 @@ class ControlParts:
     models: Callable[[Principal], list[dict[str, Any]]] = _no_models
     replayer: Replayer | None = None
     runs: Runs | None = None
+    evidence: Evidence | None = None
+    inspector: Inspector | None = None
     health: Callable[[], Health] = Health
     metrics: Callable[[], Figures] = Figures

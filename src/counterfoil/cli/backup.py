@@ -29,7 +29,7 @@ from counterfoil.ledger.query import LedgerReader
 from counterfoil.record import words
 from counterfoil.replay.bulk import store
 
-_LEFT_OUT: Final = frozenset({"lock", "reserve", "journal", "control.epoch", "playback.db"})
+_LEFT_OUT: Final = frozenset({"lock", "reserve", "journal", "control.epoch", "playback.db", "verification.json"})
 """What belongs to the running gateway alone, or follows from the rest, and is made anew."""
 _LOGS: Final = (".db-wal", ".db-shm", ".db-journal", ".lock")
 _PRIVATE_DIR: Final = 0o700

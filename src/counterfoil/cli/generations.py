@@ -130,8 +130,10 @@ def export(
 
 
 def _show_proof(generation_id: str, source: Source) -> None:
-    if source.remote() is not None:
-        raise ConfigError("A proof is made from the data folder: use --data on the gateway's machine.")
+    remote = source.remote()
+    if remote is not None:
+        output.json(remote.get(f"/v1/generations/{output.in_path(generation_id)}/proof"))
+        return
     with records.reader(source) as ledger:
         stored = records.found(ledger, generation_id, str(source.root))
         output.json(prove(DataFolder.existing(source.root), stored))

@@ -14,16 +14,13 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from counterfoil.cli import output, records
+from counterfoil.cli import evidence, output, records
 from counterfoil.cli.records import ALL, Selection
-from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source
+from counterfoil.cli.where import LOCAL, AsJson, Source
 from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.folder import DataFolder
-from counterfoil.ledger import books, database
-from counterfoil.ledger.intents import IntentLog, writer_numbers
+from counterfoil.ledger import books
 from counterfoil.ledger.query import LedgerReader
-from counterfoil.ledger.signing import Signer
-from counterfoil.ledger.store import Store
 from counterfoil.ledger.verify import Verifier
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.overlay_file import read_overlay
@@ -32,6 +29,8 @@ from counterfoil.process.pauses import tame_collector
 from counterfoil.record.money import dollars
 
 app = App(name="ledger", help="The ledger: verify, figures, checkpoints, repricing.")
+app.command(evidence.checkpoint)
+app.command(evidence.checkpoints)
 
 BROKEN: Final = 1
 PROGRESS_RECORDS: Final = 4096
@@ -59,67 +58,56 @@ def verify(
         Path | None, Parameter(help="The folder, or the file, in which the checkpoints are kept a second time.")
     ] = None,
     as_json: AsJson = False,
-    place: Place = HERE,
+    source: Source = LOCAL,
 ) -> int:
-    """Check that nothing was altered, lost or put in. The exit code is 0 only when everything holds."""
-    folder = DataFolder.existing(place.root)
+    """Check that nothing was altered, lost or put in. The exit code is 0 only when everything holds.
+
+    With --url the gateway verifies itself, beside its work, and this waits; the key needs `admin` over all teams.
+    """
+    remote = source.remote()
+    if remote is None:
+        found = _verified(source, chain_only=chain_only, checkpoints=checkpoints)
+    elif checkpoints is not None:
+        raise ConfigError("A second place is read from here: use --data. A gateway holds itself to its own.")
+    else:
+        found = evidence.verified(remote, chain_only=chain_only)
+    if as_json:
+        output.json(found)
+    else:
+        output.lines(*_told(found))
+    return 0 if found["ok"] else BROKEN
+
+
+def _verified(source: Source, *, chain_only: bool, checkpoints: Path | None) -> dict[str, Any]:
+    """What a verification of the folder here finds."""
+    folder = DataFolder.existing(source.root)
     tame_collector()
     began = time.monotonic()
     try:
         report = Verifier(folder, now_ms=time.time_ns() // 1_000_000, deep=not chain_only, witness=checkpoints).run()
     except apsw.Error as error:
         raise GatewayFault("ledger_unavailable", f"The ledger cannot be read ({error}).") from error
-    problems: list[dict[str, Any]] = [msgspec.to_builtins(problem) for problem in report.problems]
-    seconds = time.monotonic() - began
-    if as_json:
-        output.json(
-            {
-                "ok": not problems,
-                "records": report.records,
-                "checkpoints": report.checkpoints,
-                "bodies": report.bodies,
-                "seconds": round(seconds, 3),
-                "problems": problems,
-            }
-        )
-    elif problems:
-        first = problems[0]
-        output.lines(
-            f"NOT INTACT: {len(problems)} problem(s) in {report.records} records.",
-            f"First bad: {first['writer']} number {first['sequence']} {first['request_id']}".rstrip(),
-            *(f"  {p['kind']}: {p['writer']} number {p['sequence']}: {p['message']}" for p in problems[:20]),
-        )
-    else:
-        output.lines(
-            f"Intact: {report.records} records, {report.bodies} bodies, {report.checkpoints} signed checkpoints "
-            f"({seconds:.2f} s)."
-        )
-    return BROKEN if problems else 0
+    return {
+        "ok": not report.problems,
+        "records": report.records,
+        "checkpoints": report.checkpoints,
+        "bodies": report.bodies,
+        "seconds": round(time.monotonic() - began, 3),
+        "problems": [msgspec.to_builtins(problem) for problem in report.problems],
+    }
 
 
-@app.command
-def checkpoint(*, as_json: AsJson = False, place: Place = HERE) -> None:
-    """Sign where each idle writer's chain stands now. A running gateway signs its own every minute."""
-    folder = DataFolder.existing(place.root)
-    signer = Signer(folder.secret("signing"), lambda: time.time_ns() // 1_000_000)
-    signed: list[dict[str, Any]] = []
-    for number in writer_numbers(folder.journal):
-        log = IntentLog.claim(folder.journal, number)
-        if log is None:
-            continue
-        connection = database.open_writer(folder.ledger_db, "fsync")
-        try:
-            store = Store(connection, number)
-            signed.append(msgspec.to_builtins(store.sign(signer).said))
-        finally:
-            connection.close()
-            log.close()
-    output.listing(
-        signed,
-        ("writer", "last_sequence", "digest", "signed_at_ms"),
-        as_json=as_json,
-        empty="Every writer belongs to a running gateway, which signs by itself.",
-    )
+def _told(found: dict[str, Any]) -> list[str]:
+    problems = found["problems"]
+    if not problems:
+        checked = f"{found['records']} records, {found['bodies']} bodies, {found['checkpoints']} signed checkpoints"
+        return [f"Intact: {checked} ({found['seconds']:.2f} s)."]
+    first = problems[0]
+    return [
+        f"NOT INTACT: {len(problems)} problem(s) in {found['records']} records.",
+        f"First bad: {first['writer']} number {first['sequence']} {first['request_id']}".rstrip(),
+        *(f"  {p['kind']}: {p['writer']} number {p['sequence']}: {p['message']}" for p in problems[:20]),
+    ]
 
 
 @app.command(name="reprice")

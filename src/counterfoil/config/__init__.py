@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from counterfoil.config.codec import decode, encode
 from counterfoil.config.known import KNOWN_PROVIDERS, KnownProvider
-from counterfoil.config.load import data_folder, load, parse
+from counterfoil.config.load import data_folder, ledger_settings, load, parse
 from counterfoil.config.model import (
     CaptureConfig,
     Config,
@@ -40,6 +40,7 @@ __all__ = [
     "data_folder",
     "decode",
     "encode",
+    "ledger_settings",
     "load",
     "parse",
 ]

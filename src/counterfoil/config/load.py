@@ -16,7 +16,7 @@ from pathlib import Path
 
 from counterfoil.config.check import check
 from counterfoil.config.known import KNOWN_PROVIDERS, KnownProvider
-from counterfoil.config.model import DEFAULT_DATA, Config, ProviderConfig, RouteConfig, TargetConfig
+from counterfoil.config.model import DEFAULT_DATA, Config, LedgerConfig, ProviderConfig, RouteConfig, TargetConfig
 from counterfoil.config.shape import Fitter, Spelling
 from counterfoil.config.tree import Branch, Leaf, Node, Origin, Sequence, fault, from_values, from_yaml, overlay
 from counterfoil.config.variables import CONFIG, layer
@@ -52,6 +52,14 @@ def data_folder(path: Path | None, environ: Mapping[str, str], data: Path | None
         return Path(environ["COUNTERFOIL_DATA"]).expanduser()
     node = _file_tree(_file(path, environ)).entries.get("data")
     return DEFAULT_DATA if node is None else Fitter(environ, SPELLINGS).value(node, Config, "data")
+
+
+def ledger_settings(path: Path | None, environ: Mapping[str, str]) -> LedgerConfig:
+    """The section ``ledger`` alone, for commands that need no provider. Raises :class:`ConfigError`."""
+    file = _file_tree(_file(path, environ))
+    tree = overlay(file, layer(environ, file))
+    node = tree.entries.get("ledger") if isinstance(tree, Branch) else None
+    return LedgerConfig() if node is None else Fitter(environ, SPELLINGS).value(node, Config, "ledger")
 
 
 def _file(path: Path | None, environ: Mapping[str, str]) -> Path | None:

@@ -23,10 +23,14 @@ from counterfoil.record import codec
 VERSION = 1
 
 
+class Uncovered(ConfigError):
+    """No checkpoint covers the record yet."""
+
+
 def prove(folder: DataFolder, stored: StoredRecord) -> dict[str, Any]:
     """The proof of ``stored``, all digests in hex.
 
-    Raises :class:`ConfigError` when no checkpoint covers the record yet (within a minute of its making one does;
+    Raises :class:`Uncovered` when no checkpoint covers the record yet (within a minute of its making one does;
     ``counterfoil ledger checkpoint`` makes one now).
     """
     connection = database.open_reader(folder.ledger_db)
@@ -35,7 +39,7 @@ def prove(folder: DataFolder, stored: StoredRecord) -> dict[str, Any]:
         sequence = stored.chain.sequence
         covering = connection.execute(QUERIES["covering_checkpoint"], (writer, sequence)).get
         if covering is None:
-            raise ConfigError("No checkpoint covers this record yet. Make one: counterfoil ledger checkpoint")
+            raise Uncovered("No checkpoint covers this record yet. Make one: counterfoil ledger checkpoint")
         first, last, last_seq, statement, signature = covering
         stretch: list[tuple[int, bytes]] = list(
             connection.execute(QUERIES["stretch"], (last_seq, writer, last - first + 2))

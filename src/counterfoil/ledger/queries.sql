@@ -133,6 +133,12 @@ WHERE writer = ?1 AND last_sequence >= ?2 AND first_sequence <= ?2 ORDER BY last
 -- name: checkpoints
 SELECT writer, first_sequence, last_sequence, last_seq, statement, signature FROM checkpoints ORDER BY number
 
+-- name: checkpoints_after
+SELECT number, statement, signature FROM checkpoints WHERE number > ?1 ORDER BY number LIMIT ?2
+
+-- name: checkpoints_before
+SELECT number, statement, signature FROM checkpoints WHERE ?1 IS NULL OR number < ?1 ORDER BY number DESC LIMIT ?2
+
 -- name: chain_records
 -- Everything the verification of the chain reads, in the order of commit.
 SELECT seq, writer, sequence, digest, record FROM generations WHERE seq > ?1 ORDER BY seq

@@ -330,13 +330,17 @@ class LedgerReader:
             self._open.clear()
             self._local = threading.local()
 
+    @staticmethod
+    def prepare(folder: DataFolder) -> None:
+        """Give a folder whose gateway never ran its empty ledger, which is no error. Raises :class:`apsw.Error`."""
+        if not folder.ledger_db.exists():
+            database.open_writer(folder.ledger_db, "fsync").close()
+
     def _connection(self) -> apsw.Connection:
         connection: apsw.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            path = self._folder.ledger_db
-            if not path.exists():  # a folder whose gateway never ran: an empty ledger, not an error
-                database.open_writer(path, "fsync").close()
-            connection = database.open_reader(path)
+            self.prepare(self._folder)
+            connection = database.open_reader(self._folder.ledger_db)
             self._local.connection = connection
             with self._lock:
                 self._open.append(connection)

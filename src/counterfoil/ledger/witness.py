@@ -50,7 +50,10 @@ class Refused(OSError):
 
 
 class Second(Protocol):
-    """A place that keeps lines. ``writer`` is whose they are (``w0``)."""
+    """A place that keeps lines. ``writer`` is whose they are (``w0``); ``name`` is what people call the place."""
+
+    @property
+    def name(self) -> str: ...
 
     def keep(self, writer: str, line: bytes) -> None:
         """Return when ``line`` is kept for good. Raises :class:`OSError` when it is not."""
@@ -62,6 +65,7 @@ class FolderPlace:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.name = f"the folder {folder}"
 
     def keep(self, writer: str, line: bytes) -> None:
         path = self._folder / f"{writer}.jsonl"
@@ -86,6 +90,7 @@ class AddressPlace:
         self._host = parts.hostname or ""
         self._port = parts.port
         self._target = parts.path or "/"
+        self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._headers = {"Content-Type": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
