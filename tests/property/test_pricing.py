@@ -13,7 +13,7 @@ from counterfoil.errors import ConfigError
 from counterfoil.ledger.books import bundled_catalog
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.book import PriceBook
-from counterfoil.pricing.charging import price_usage
+from counterfoil.pricing.charging import price_thoroughly, price_usage
 from counterfoil.pricing.overlay_file import parse_overlay
 from counterfoil.pricing.rates import Rate, exact, plain_dollars
 from counterfoil.pricing.sheet import Ruled, Sheet
@@ -56,15 +56,18 @@ sheets = st.dictionaries(st.sampled_from((*m.INPUT_CELLS, *m.OUTPUT_CELLS, *METE
 
 
 @st.composite
-def usages(draw: st.DrawFn) -> Usage:
+def usages(draw: st.DrawFn, *, consistent: bool = False) -> Usage:
     """Draw a usage, consistent or not."""
-    prompt, completion = draw(counts), draw(counts)
+    inside = draw(st.dictionaries(st.sampled_from(INPUT_KEYS), counts, max_size=6))
+    outside = draw(st.dictionaries(st.sampled_from(OUTPUT_KEYS), counts, max_size=4))
+    least = sum(inside.values()), sum(outside.values())
+    prompt, completion = (draw(counts) + (total if consistent else 0) for total in least)
     return Usage(
         prompt,
         completion,
         prompt + completion,
-        draw(st.dictionaries(st.sampled_from(INPUT_KEYS), counts, max_size=6)),
-        draw(st.dictionaries(st.sampled_from(OUTPUT_KEYS), counts, max_size=4)),
+        inside,
+        outside,
         draw(st.dictionaries(st.sampled_from(METERS), counts, max_size=3)),
         UsageSource.REPORTED,
     )
@@ -150,16 +153,17 @@ def test_two_calls_cost_what_their_sum_does(model: tuple[str, str], one: Usage, 
     assert abs(whole.nanos - sum(part.nanos for part in parts)) <= sum(len(part.lines) for part in parts)
 
 
-@given(sheets, counts, st.dictionaries(st.sampled_from(INPUT_KEYS[:4]), counts))
-def test_the_quick_split_is_the_thorough_one(sheet: Sheet, prompt: int, details: dict[str, int]) -> None:
-    """Caches split without detours give the lines, in order, that the general split gives."""
-    sums: dict[str, int] = {}
-    for cell, quantity in reversed(m.split_input(prompt, details, sheet.own).cells):
-        meter = sheet.slot(cell).meter
-        sums[meter] = sums.get(meter, 0) + quantity
-    charge = price_usage(sheet, Usage(prompt, 0, prompt, details, source=UsageSource.REPORTED), "b")
-    lines = [(line.meter, line.quantity) for line in charge.lines if line.meter in m.INPUT_CELLS]
-    assert sheet.only_requests or lines == list(sums.items())
+@given(sheets, usages())
+def test_the_direct_way_is_the_thorough_one(sheet: Sheet, used: Usage) -> None:
+    """What is compiled for the names of details gives the lines, in order, that a split of their counts gives."""
+    assert price_usage(sheet, used, "b") == price_thoroughly(sheet, used, "b")
+
+
+@given(st.sampled_from(MODELS), usages(consistent=True))
+def test_the_direct_way_is_the_thorough_one_for_usages_that_add_up(model: tuple[str, str], used: Usage) -> None:
+    """The same for real lists, and usages whose details lie inside their totals."""
+    sheet = BOOK.plan(*model, NOON).sheet(used.prompt_tokens)
+    assert price_usage(sheet, used, "b") == price_thoroughly(sheet, used, "b")
 
 
 @given(st.sampled_from(MODELS), usages())

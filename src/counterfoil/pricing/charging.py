@@ -17,33 +17,48 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import UNSET, UnsetType
 
 from counterfoil.pricing import meters as m
+from counterfoil.pricing.shapes import Part, Shape, Term
 from counterfoil.pricing.sheet import FELL_BACK, PRICED, UNPRICED, Sheet, Slot
 from counterfoil.record.charge import NOTHING_SERVED, Charge, CostState, Line, LineState
 from counterfoil.record.money import amount_nanos
 from counterfoil.record.usage import Usage, UsageSource
 
 _Parts = list[tuple[Slot, int]]
+_NO_COUNTS: dict[str, int] = {}
+_UNDECIDED = -1
+"""Instead of the weight of lines, which are bits: stays negative whatever is added to it."""
 _REPORTED = UsageSource.REPORTED
-_EXACT = CostState.EXACT
+_FALLBACK = LineState.FALLBACK
+_EXACT, _ESTIMATED = CostState.EXACT, CostState.ESTIMATED
+_ESTIMATE = PRICED | FELL_BACK
 
 
 def price_usage(sheet: Sheet, usage: Usage, book: str) -> Charge:
     """What ``usage`` costs under ``sheet``. ``book`` is the digest that every line names."""
+    lines: list[Line] = []
+    weight = _direct(sheet, usage, book, lines)
+    if weight < 0:
+        return price_thoroughly(sheet, usage, book)
+    return _charge(sheet, usage, lines, weight, cut=False)
+
+
+def price_thoroughly(sheet: Sheet, usage: Usage, book: str) -> Charge:
+    """The same for any usage, also one whose counts contradict each other; in three times the time."""
     parts, cut = _parts(sheet, usage)
     lines: list[Line] = []
-    nanos = 0
     weight = 0
     for slot, quantity in parts:
-        size, price = slot.size, slot.price
-        amount, rest = divmod(quantity * price, size)
-        if rest:
-            amount = amount_nanos(quantity, size, price)
-        nanos += amount
-        weight |= slot.weight
-        # By place, not by name: this runs for every line of every call, and takes a third of the time so.
-        lines.append(Line(slot.meter, quantity, size, price, amount, slot.rule, book, slot.state, slot.reason))
-    if weight == PRICED and nanos and not cut and usage.source is _REPORTED:
-        return Charge(tuple(lines), nanos, _EXACT)
+        weight |= _line(slot, quantity, book, lines)
+    return _charge(sheet, usage, lines, weight, cut=cut)
+
+
+def _charge(sheet: Sheet, usage: Usage, lines: list[Line], weight: int, *, cut: bool) -> Charge:
+    nanos = sum([line.amount_nanos for line in lines])
+    if nanos and not cut and usage.source is _REPORTED:
+        if weight == PRICED:
+            return Charge(tuple(lines), nanos, _EXACT)
+        if weight == _ESTIMATE:
+            return Charge(tuple(lines), nanos, _ESTIMATED, _fell_back(lines))
     state, why = _verdict(sheet, usage, lines, weight, cut=cut)
     return Charge(tuple(lines), nanos, state, why)
 
@@ -74,21 +89,151 @@ _WORST_FIRST = (
 )
 
 
+def _direct(sheet: Sheet, usage: Usage, book: str, lines: list[Line]) -> int:
+    """Add the lines of a usage whose parts are known from the names of its details, and give their weight.
+
+    Negative when only the thorough split can tell, which is rare; lines may then have been added in vain.
+    """
+    if sheet.only_requests:
+        return _UNDECIDED
+    shapes = sheet.shapes
+    weight = 0
+    total = usage.prompt_tokens
+    if total:
+        details = usage.prompt_tokens_details
+        if details:
+            weight = _side(shapes.input(details), details, total, shapes.plain_input, book, lines)
+        else:
+            weight = _whole(shapes.plain_input, total, book, lines)
+    total = usage.completion_tokens
+    if total:
+        details = usage.completion_tokens_details
+        if details:
+            weight |= _side(shapes.output(details), details, total, shapes.plain_output, book, lines)
+        else:
+            weight |= _whole(shapes.plain_output, total, book, lines)
+    if usage.meters:
+        weight |= _beside(shapes.meters(usage.meters), usage.meters, book, lines)
+    for part in shapes.once:
+        weight |= _whole(part, 1, book, lines)
+    return weight
+
+
+def _side(shape: Shape | None, details: Mapping[str, int], rest: int, plain: Part, book: str, lines: list[Line]) -> int:
+    """Add the lines of one side of the call, what no detail claims of ``rest`` first; give their weight."""
+    if shape is None:
+        return _UNDECIDED
+    first = len(lines)
+    weight = 0
+    for name, less, more, each, meter, size, price, rule, state, reason, mark, slot in shape.parts:
+        quantity = details[name]
+        for other in less:
+            quantity -= details[other]
+        if more:
+            quantity = _with(more, details, quantity)
+        if quantity > 0:
+            rest -= quantity
+            weight |= mark
+            if each >= 0:
+                # By place, not by name: this runs for every line of every call, and takes a third of the time so.
+                lines.append(Line(meter, quantity, size, price, quantity * each, rule, book, state, reason))
+            else:
+                _line(slot, quantity, book, lines)
+        elif quantity:
+            return _UNDECIDED
+    if rest > 0:
+        last = len(lines)
+        weight |= _whole(plain, rest, book, lines)
+        if last > first:
+            lines[first:] = lines[last:] + lines[first:last]
+    elif rest:
+        return _UNDECIDED
+    return _UNDECIDED if shape.inside and not _agree(shape, details) else weight
+
+
+def _whole(part: Part, quantity: int, book: str, lines: list[Line]) -> int:
+    """Add the line of a part whose quantity is known and give its weight."""
+    _, _, _, each, meter, size, price, rule, state, reason, mark, slot = part
+    if each < 0:
+        return _line(slot, quantity, book, lines)
+    lines.append(Line(meter, quantity, size, price, quantity * each, rule, book, state, reason))
+    return mark
+
+
+def _agree(shape: Shape, details: Mapping[str, int]) -> bool:
+    """Whether the counts that lie inside another do not exceed it."""
+    inside = 0
+    for name in shape.inside:
+        inside += details[name]
+    return not inside or inside <= details[shape.around]
+
+
+def _with(more: tuple[Term, ...], details: Mapping[str, int], quantity: int) -> int:
+    """``quantity`` and ``more`` that is billed with it; negative when one of them is."""
+    for name, less in more:
+        further = details[name]
+        for other in less:
+            further -= details[other]
+        if further < 0 or quantity < 0:
+            return _UNDECIDED
+        quantity += further
+    return quantity
+
+
+def _beside(shape: Shape | None, meters: Mapping[str, int], book: str, lines: list[Line]) -> int:
+    """Add the lines of what was measured beside the tokens; give their weight."""
+    if shape is None:
+        return _UNDECIDED
+    weight = 0
+    for part in shape.parts:
+        quantity = meters[part[0]]
+        for other in part[1]:
+            quantity -= meters[other]
+        if quantity > 0:
+            weight |= _whole(part, quantity, book, lines)
+    return weight
+
+
+def _line(slot: Slot, quantity: int, book: str, lines: list[Line]) -> int:
+    """Add the line of ``slot`` and give its weight."""
+    if slot.special:
+        _lines(slot, quantity, book, lines)
+        return slot.weight
+    size, price = slot.size, slot.price
+    amount, rest = divmod(quantity * price, size)
+    if rest:
+        amount = amount_nanos(quantity, size, price)
+    lines.append(Line(slot.meter, quantity, size, price, amount, slot.rule, book, slot.state, slot.reason))
+    return slot.weight
+
+
+def _lines(slot: Slot, quantity: int, book: str, lines: list[Line]) -> None:
+    """Add the lines of a slot with a minimum, included units or graduated steps, each at its own price."""
+    meter, state, reason = slot.meter, slot.state, slot.reason
+    if quantity < slot.minimum:
+        reason = f"billed as the minimum of {slot.minimum}; {quantity} were used"
+        quantity = slot.minimum
+    for width, size, price, rule in slot.rungs:
+        units = quantity if width is None or quantity < width else width
+        amount = amount_nanos(units, size, price)
+        lines.append(Line(meter, units, size, price, amount, rule, book, state, reason))
+        quantity -= units
+        if not quantity:
+            return
+
+
 def _parts(sheet: Sheet, usage: Usage) -> tuple[_Parts, bool]:
     """What is billed: slots and quantities, and whether contradictory details had to be cut."""
-    parts: _Parts = []
     meters = usage.meters
     if meters or sheet.only_requests:
         return _all_parts(sheet, usage, {} if meters is UNSET else meters)
+    parts: _Parts = []
     cut = False
     if usage.prompt_tokens:
         cut = _input(sheet, usage.prompt_tokens, usage.prompt_tokens_details, parts)
     if usage.completion_tokens:
         cut |= _output(sheet, usage.completion_tokens, usage.completion_tokens_details, parts)
-    if m.REQUESTS in sheet.priced:
-        _add(parts, sheet.slot(m.REQUESTS), 1)
-    if sheet.fees:
-        parts += [(fee, 1) for fee in sheet.fees]
+    parts += [(slot, 1) for slot in sheet.once]
     return parts, cut
 
 
@@ -104,7 +249,7 @@ def _all_parts(sheet: Sheet, usage: Usage, meters: Mapping[str, int]) -> tuple[_
     for meter, quantity in exclusive:
         slot = sheet.slot(meter)
         if slot.state is not LineState.UNPRICED:
-            _add(beside, slot, quantity)
+            beside.append((slot, quantity))
             sides.add(slot.side)
     tokens: _Parts = []
     cut = False
@@ -117,11 +262,8 @@ def _all_parts(sheet: Sheet, usage: Usage, meters: Mapping[str, int]) -> tuple[_
             reported = {slot.side for slot, _ in tokens}
             sides |= {slot.side for slot, _ in tokens if slot.weight != UNPRICED}
             beside += _uncovered(sheet, exclusive, sides, reported)
-    if m.REQUESTS in sheet.priced and not meters.get(m.REQUESTS):
-        _add(beside, sheet.slot(m.REQUESTS), 1)
     tokens += beside
-    if sheet.fees:
-        tokens += [(fee, 1) for fee in sheet.fees]
+    tokens += [(slot, 1) for slot in sheet.once if slot.meter != m.REQUESTS or not meters.get(m.REQUESTS)]
     return tokens, cut
 
 
@@ -155,116 +297,27 @@ def _exclusive(meters: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _input(sheet: Sheet, total: int, details: dict[str, int] | UnsetType, parts: _Parts) -> bool:
-    """Add the input's parts; tell whether the details exceeded it.
-
-    Nearly every call is plain, or reads and writes a cache; those are split here, in the order and with the result of
-    :func:`~counterfoil.pricing.meters.split_input`, which splits all the others.
-    """
-    if not details:
-        _add(parts, sheet.input, total)
-        return False
-    read = parts_read = write = write_5m = write_1h = 0
-    matters = sheet.input_details
-    simple = True
-    for name, quantity in details.items():
-        if quantity and name in matters:
-            if name == "cached_tokens":
-                read = quantity
-            elif name == "cache_write_tokens":
-                write = quantity
-            elif name == "cache_write_5m_tokens":
-                write_5m = quantity
-            elif name == "cache_write_1h_tokens":
-                write_1h = quantity
-            elif name in sheet.plain_reads:
-                parts_read += quantity
-            else:
-                simple = False
-    read = max(read, parts_read)
-    write = max(write - write_5m - write_1h, 0)
-    plain = total - read - write - write_5m - write_1h
-    if not simple or plain < 0:
-        split = m.split_input(total, details, sheet.own)
-        _merge(sheet, split.cells, parts)
-        return split.cut
-    if plain:
-        _add(parts, sheet.input, plain)
-    if write or write_5m or write_1h:
-        _writes(sheet, write, write_5m, write_1h, parts)
-    if read:
-        _add(parts, sheet.slot(m.CACHE_READ), read)
-    return False
-
-
-def _writes(sheet: Sheet, write: int, write_5m: int, write_1h: int, parts: _Parts) -> None:
-    slot = sheet.slot(m.CACHE_WRITE)
-    if write_5m:
-        slot_5m = sheet.slot(m.CACHE_WRITE_5M)
-        if slot_5m is slot:
-            write += write_5m
-        else:
-            if write:
-                _add(parts, slot, write)
-            slot, write = slot_5m, write_5m
-    if write:
-        _add(parts, slot, write)
-    if write_1h:
-        _add(parts, sheet.slot(m.CACHE_WRITE_1H), write_1h)
+    """Add the input's parts; tell whether the details exceeded it."""
+    split = m.split_input(total, details or _NO_COUNTS, sheet.own)
+    _merge(sheet, split.cells, parts)
+    return split.cut
 
 
 def _output(sheet: Sheet, total: int, details: dict[str, int] | UnsetType, parts: _Parts) -> bool:
-    if details:
-        matters = sheet.output_details
-        for name, quantity in details.items():
-            if quantity and name in matters:
-                split = m.split_output(total, details, sheet.own)
-                _merge(sheet, split.cells, parts)
-                return split.cut
-    _add(parts, sheet.output, total)
-    return False
+    split = m.split_output(total, details or _NO_COUNTS, sheet.own)
+    _merge(sheet, split.cells, parts)
+    return split.cut
 
 
 def _merge(sheet: Sheet, cells: list[tuple[str, int]], parts: _Parts) -> None:
     """Cells billed on the same line are added up first, so that each line is rounded once."""
-    slots = sheet.slots
     sums: dict[str, int] = {}
-    by_meter: dict[str, Slot] = {}
+    slots: dict[str, Slot] = {}
     for cell, quantity in reversed(cells):  # the plain cell was split last and reads first
-        slot = slots[cell]
-        meter = slot.meter
-        sums[meter] = sums.get(meter, 0) + quantity
-        by_meter[meter] = slot
-    for meter, quantity in sums.items():
-        _add(parts, by_meter[meter], quantity)
-
-
-def _add(parts: _Parts, slot: Slot, quantity: int) -> None:
-    if slot.special:
-        parts += _special(slot, quantity)
-    else:
-        parts.append((slot, quantity))
-
-
-def _special(slot: Slot, quantity: int) -> Iterable[tuple[Slot, int]]:
-    """Included units and graduated steps as parts of their own, each at its own price; minimums as billed."""
-    plain = slot._replace(special=False)
-    if quantity < slot.minimum:
-        plain = plain._replace(reason=f"billed as the minimum of {slot.minimum}; {quantity} were used")
-        quantity = slot.minimum
-    if slot.included:
-        inside = min(slot.included, quantity)
-        yield plain._replace(price=0, rule=f"{slot.rule}#included"), inside
-        quantity -= inside
-    floor = 0
-    price, size, rule = slot.price, slot.size, slot.rule
-    for step in slot.steps:
-        part = min(quantity, step.above - floor)
-        if part > 0:
-            yield plain._replace(price=price, size=size, rule=rule), part
-            quantity -= part
-        floor, price, size, rule = step.above, step.price, step.size, f"{slot.rule}>{step.above}"
-    if quantity > 0:
-        yield plain._replace(price=price, size=size, rule=rule), quantity
+        slot = sheet.slots[cell]
+        sums[slot.meter] = sums.get(slot.meter, 0) + quantity
+        slots[slot.meter] = slot
+    parts += [(slots[meter], quantity) for meter, quantity in sums.items()]
 
 
 def _verdict(sheet: Sheet, usage: Usage, lines: list[Line], weight: int, *, cut: bool) -> tuple[CostState, str | None]:
@@ -277,7 +330,7 @@ def _verdict(sheet: Sheet, usage: Usage, lines: list[Line], weight: int, *, cut:
     if weight & UNPRICED:
         why = sheet.reason or "the price list has no rate for it"
         state = CostState.PARTIAL if weight & PRICED else CostState.UNKNOWN
-        return state, f"not priced: {_named(lines, LineState.UNPRICED)} ({why})"
+        return state, f"not priced: {_unpriced(lines)} ({why})"
     if not lines:
         if sheet.reason:
             return CostState.UNKNOWN, sheet.reason
@@ -290,7 +343,7 @@ def _verdict(sheet: Sheet, usage: Usage, lines: list[Line], weight: int, *, cut:
     if cut:
         return CostState.ESTIMATED, "the reported details exceed their total; they were cut to it"
     if weight & FELL_BACK:
-        return CostState.ESTIMATED, f"charged at a fallback rate: {_named(lines, LineState.FALLBACK)}"
+        return CostState.ESTIMATED, _fell_back(lines)
     return CostState.EXACT, None
 
 
@@ -302,5 +355,9 @@ def _estimated(usage: Usage) -> str:
     return f"the usage is an estimate in {ours[0]}; the rest is as the provider reported it"
 
 
-def _named(lines: list[Line], state: LineState) -> str:
-    return ", ".join(line.meter for line in lines if line.state is state)
+def _fell_back(lines: list[Line]) -> str:
+    return "charged at a fallback rate: " + ", ".join([line.meter for line in lines if line.state is _FALLBACK])
+
+
+def _unpriced(lines: list[Line]) -> str:
+    return ", ".join([line.meter for line in lines if line.state is LineState.UNPRICED])

@@ -157,19 +157,49 @@ _OUTPUT_PARTS = (
 )
 
 
-def details_that_matter(own: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """The keys of the input's and the output's details that can move a token out of the plain cell."""
-    read = {"cached_tokens", "cache_write_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"}
-    read |= {name for name, _ in _READ_PARTS}
-    read |= {name for name, _, cell in _INPUT_PARTS if cell in own}
-    read |= {name for name, cell in (("tool_tokens", INPUT_TOOL), ("text_tokens", INPUT_TEXT)) if cell in own}
-    written = {name for name, cell in (*_OUTPUT_PARTS, ("text_tokens", OUTPUT_TEXT)) if cell in own}
-    return frozenset(read), frozenset(written)
+class Terms(NamedTuple):
+    """What a split gives where no detail contradicts another: a cell is a count less the counts that lie inside it.
+
+    In the order of :attr:`Split.cells`. It holds while every difference, and what is left of the total, is not
+    negative, and the counts ``inside`` do not exceed that of ``around``.
+    """
+
+    cells: list[tuple[str, str, tuple[str, ...]]]
+    around: str = ""
+    inside: tuple[str, ...] = ()
 
 
-def reads_without_a_rate(own: frozenset[str]) -> frozenset[str]:
-    """The details of the input that split cache reads further, but not into cells worth splitting off."""
-    return frozenset(name for name, cell in _READ_PARTS if cell not in own)
+def input_terms(names: Sequence[str], own: frozenset[str]) -> Terms:
+    """:func:`split_input` for details of these ``names``, whatever their counts."""
+
+    def named(*wanted: str) -> tuple[str, ...]:
+        return tuple(name for name in wanted if name in names)
+
+    reads = [(name, cell) for name, cell in _READ_PARTS if name in names]
+    cells: list[tuple[str, str, tuple[str, ...]]] = [(cell, name, ()) for name, cell in reads if cell in own]
+    around, inside = "", ()
+    if "cached_tokens" in names:
+        cells.append((CACHE_READ, "cached_tokens", tuple(name for _, name, _ in cells)))
+        if any(cell not in own for _, cell in reads):  # else the difference says it
+            around, inside = "cached_tokens", tuple(name for name, _ in reads)
+    else:
+        cells += [(CACHE_READ, name, ()) for name, cell in reads if cell not in own]
+    split = named("cache_write_5m_tokens", "cache_write_1h_tokens")
+    for cell, name, less in (
+        (CACHE_WRITE_1H, "cache_write_1h_tokens", ()),
+        (CACHE_WRITE_5M, "cache_write_5m_tokens", ()),
+        (CACHE_WRITE, "cache_write_tokens", split),
+        *((cell, name, named(cached)) for name, cached, cell in (*_INPUT_PARTS, *_INPUT_REST) if cell in own),
+    ):
+        if name in names:
+            cells.append((cell, name, less))
+    return Terms(cells, around, inside)
+
+
+def output_terms(names: Sequence[str], own: frozenset[str]) -> Terms:
+    """:func:`split_output` for details of these ``names``, whatever their counts."""
+    parts = (*_OUTPUT_PARTS, ("text_tokens", OUTPUT_TEXT))
+    return Terms([(cell, name, ()) for name, cell in parts if cell in own and name in names])
 
 
 def split_input(total: int, details: Mapping[str, int], own: frozenset[str]) -> Split:

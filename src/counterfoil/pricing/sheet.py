@@ -14,7 +14,7 @@ rate a cell gets, nearest first:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Final, NamedTuple
 
@@ -22,6 +22,7 @@ from msgspec import UNSET, UnsetType
 
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.rates import Band, Rate
+from counterfoil.pricing.shapes import Shapes
 from counterfoil.record.charge import LineState
 
 _SAME: Final[dict[str, tuple[str, ...]]] = {
@@ -75,12 +76,21 @@ class Ruled(NamedTuple):
     reason: str | None = None
 
 
+class Rung(NamedTuple):
+    """The next ``width`` units of a meter and their price; the last rung has no width and takes what is left."""
+
+    width: int | None
+    size: int
+    price: int
+    rule: str
+
+
 class Slot(NamedTuple):
     """How one line is made: its meter and the rate in force for this call.
 
     ``steps`` are graduated prices. ``weight`` says in bits what a line like this does to the charge: it is priced, it
     is priced by a fallback, it is not priced; ``side`` is which side of the call the meter measures. ``special`` slots
-    make several lines, or another quantity.
+    make several lines, one for each of their ``rungs`` that is reached, or another quantity.
     """
 
     meter: str
@@ -95,6 +105,7 @@ class Slot(NamedTuple):
     included: int = 0
     minimum: int = 0
     steps: tuple[Band, ...] = ()
+    rungs: tuple[Rung, ...] = ()
 
 
 class Sheet:
@@ -105,14 +116,13 @@ class Sheet:
         "fees",
         "free",
         "input",
-        "input_details",
+        "once",
         "only_requests",
         "output",
-        "output_details",
         "own",
-        "plain_reads",
         "priced",
         "reason",
+        "shapes",
         "slots",
     )
 
@@ -137,12 +147,12 @@ class Sheet:
         self.own = frozenset(
             cell for cell in (*m.INPUT_CELLS, *m.OUTPUT_CELLS) if self.slots[cell] is not parents.get(_parent(cell))
         )
-        self.input_details, self.output_details = m.details_that_matter(self.own)
-        self.plain_reads = m.reads_without_a_rate(self.own)
         self.costs_nothing = bool(self.free or self.priced) and not any(
             slot.price or any(step.price for step in slot.steps)
             for slot in (*(self.slots[meter] for meter in self.priced), *self.fees)
         )
+        self.once = (*(self.slots[meter] for meter in (m.REQUESTS,) if meter in self.priced), *self.fees)
+        self.shapes = Shapes(self)
 
     def slot(self, meter: str) -> Slot:
         """The slot of any meter, tokens or not."""
@@ -221,4 +231,18 @@ def _slot(meter: str, ruled: Ruled) -> Slot:
         included=rate.included,
         minimum=rate.minimum,
         steps=steps,
+        rungs=tuple(_rungs(rate, ruled.rule)) if special else (),
     )
+
+
+def _rungs(rate: Rate, rule: str) -> Iterator[Rung]:
+    """Included units, then each graduated step, then what is above the last."""
+    if rate.included:
+        yield Rung(rate.included, rate.size, 0, f"{rule}#included")
+    floor = 0
+    price, size, name = rate.price, rate.size, rule
+    for step in rate.bands if rate.graduated else ():
+        if step.above > floor:
+            yield Rung(step.above - floor, size, price, name)
+        floor, price, size, name = step.above, step.price, step.size, f"{rule}>{step.above}"
+    yield Rung(None, size, price, name)

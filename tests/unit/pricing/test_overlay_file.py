@@ -190,6 +190,24 @@ def test_a_region_has_its_own_price(make_book: MakeBook, make_usage: MakeUsage) 
     assert book.price("openai", "gpt-4o", used, NOON, region="eu").nanos == 3_000_000_000
 
 
+def test_a_meter_without_a_price_is_said_beside_one_with_included_units(
+    make_book: MakeBook, make_usage: MakeUsage
+) -> None:
+    """The two lines that included units make do not hide that another meter has none."""
+    book = make_book(
+        "prices: [{provider: p, model: m, rates: {input_tokens: 1, web_searches: {price: 1, included: 1}}}]"
+    )
+    used = make_usage(1000, meters={"web_searches": 3, "moons": 2})
+    charge = book.price("p", "m", used, NOON)
+    assert [(line.meter, line.quantity, line.amount_nanos) for line in charge.lines] == [
+        ("input_tokens", 1000, 1_000_000),
+        ("web_searches", 1, 0),
+        ("web_searches", 2, 2_000_000_000),
+        ("moons", 2, 0),
+    ]
+    assert charge.state is CostState.PARTIAL
+
+
 def test_free_models_cost_nothing_line_by_line(make_book: MakeBook, make_usage: MakeUsage) -> None:
     """``free: true`` prices every meter at zero, so the record says free and not unknown."""
     book = make_book("prices: [{provider: local, free: true}]")
