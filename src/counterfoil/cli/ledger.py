@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import apsw
 import msgspec
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -57,6 +58,9 @@ def verify(
     checkpoints: Annotated[
         Path | None, Parameter(help="The folder, or the file, in which the checkpoints are kept a second time.")
     ] = None,
+    workers: Annotated[
+        int, Parameter(help="Processes that check the records of a large ledger.", validator=Number(gte=1))
+    ] = 1,
     as_json: AsJson = False,
     source: Source = LOCAL,
 ) -> int:
@@ -84,7 +88,8 @@ def _verified(source: Source, *, chain_only: bool, checkpoints: Path | None) -> 
     tame_collector()
     began = time.monotonic()
     try:
-        report = Verifier(folder, now_ms=time.time_ns() // 1_000_000, deep=not chain_only, witness=checkpoints).run()
+        now_ms = time.time_ns() // 1_000_000
+        report = Verifier(folder, now_ms=now_ms, deep=not chain_only, workers=workers, witness=checkpoints).run()
     except apsw.Error as error:
         raise GatewayFault("ledger_unavailable", f"The ledger cannot be read ({error}).") from error
     return {

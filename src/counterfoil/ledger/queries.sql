@@ -141,17 +141,19 @@ SELECT number, statement, signature FROM checkpoints WHERE ?1 IS NULL OR number 
 
 -- name: chain_records
 -- Everything the verification of the chain reads, in the order of commit.
-SELECT seq, writer, sequence, digest, record FROM generations WHERE seq > ?1 ORDER BY seq
+SELECT seq, writer, sequence, digest, record FROM generations WHERE seq > ?1 AND seq <= ?2 ORDER BY seq
 
 -- name: deep_records
--- What the deep verification adds: each record's bodies and its erasure. The columns follow GENERATION_COLUMNS from id on.
-SELECT g.seq, g.writer, g.sequence, b.sealed, e.erased_at_ms, e.reason, e.signature,
+-- What a whole verification reads: the chain's, then each record's bodies, its erasure, and its columns, in the order of
+-- GENERATION_COLUMNS from id on.
+SELECT g.seq, g.writer, g.sequence, g.digest, g.record, b.sealed, e.erased_at_ms, e.reason, e.signature,
     g.id, g.created_at_ms, g.team_id, g.app_id, g.key_id, g.endpoint, g.model_id, g.provider, g.stream, g.byok,
     g.status_code, g.error_code, g.latency_us, g.generation_us, g.prompt_tokens, g.completion_tokens, g.cost_nanos,
     g.cost_state, g.unpriced, g.fee_nanos, g.fee_state, g.provider_cost_nanos,
     g.capture_state, g.expires_at_ms, g.native_response_id, g.native_key, g.session_id, g.session_key,
-    g.replay_of, g.replay_key, g.end_user, g.end_user_key, g.record
-FROM generations g LEFT JOIN bodies b ON b.seq = g.seq LEFT JOIN erasures e ON e.seq = g.seq ORDER BY g.seq
+    g.replay_of, g.replay_key, g.end_user, g.end_user_key
+FROM generations g LEFT JOIN bodies b ON b.seq = g.seq LEFT JOIN erasures e ON e.seq = g.seq WHERE g.seq > ?1 AND g.seq <= ?2
+ORDER BY g.seq
 
 -- name: stray_rows
 -- Rows of the other tables that no record explains.

@@ -20,10 +20,12 @@ from counterfoil.capture.seal import BodyUnreadable, Sealer
 from counterfoil.ledger.packing import Packer
 from counterfoil.ledger.settlement import Settlement
 from counterfoil.record import codec
-from counterfoil.record.charge import CostState
+from counterfoil.record.charge import CostState, Line
 from counterfoil.record.coverage import unpriced
 from counterfoil.record.ids import parse
 from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, Record
+from counterfoil.record.scan import ScannedRecord
+from counterfoil.record.usage import Usage
 
 MS_PER_DAY: Final = 86_400_000
 
@@ -110,19 +112,25 @@ class RowMaker:
         else:
             info = self._uncaptured[settlement.policy, settlement.capture_state]
         data = codec.encode(record, info)
-        columns = columns_of(record, info.state, identity, settlement.created_at_ms, expires_at_ms)
+        usage, lines = record.usage, record.pricing_lines
+        columns = columns_of(record, usage, lines, info.state, identity, settlement.created_at_ms, expires_at_ms)
         return Row(settlement, future, (*columns, self._pack(data)), data, sealed)
 
 
 def columns_of(
-    record: Record, state: CaptureState, identity: bytes, created_at_ms: int, expires_at_ms: int | None
+    record: Record | ScannedRecord,
+    usage: Usage,
+    lines: tuple[Line, ...],
+    state: CaptureState,
+    identity: bytes,
+    created_at_ms: int,
+    expires_at_ms: int | None,
 ) -> tuple[Any, ...]:
     """The columns of ``generations`` between the chain's and the record, which follow from the canonical bytes."""
     native = record.native_response_id
     session = record.session_id
     replay = record.replay_of
     user = record.end_user
-    usage = record.usage
     fee = record.byok_fee
     return (
         identity,
@@ -143,7 +151,7 @@ def columns_of(
         usage.completion_tokens,
         record.cost_nanos,
         record.cost_state,
-        unpriced(record.cost_state, record.pricing_lines),
+        unpriced(record.cost_state, lines),
         None if fee is UNSET else fee.nanos,
         None if fee is UNSET else fee.state,
         record.provider_cost_nanos,

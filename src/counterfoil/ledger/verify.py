@@ -24,57 +24,32 @@ reach. Records after the newest checkpoint can be cut off without a trace; a che
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import apsw
 import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Struct
 
-from counterfoil.capture.seal import BodyUnreadable, KeyRing, key_id_of
-from counterfoil.errors import ConfigError
+from counterfoil.capture.seal import BodyUnreadable, KeyRing
+from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
-from counterfoil.ledger import books, database
+from counterfoil.ledger import database
+from counterfoil.ledger.crew import DAMAGE, PART_RECORDS_MIN, Crew
+from counterfoil.ledger.inspection import PROBLEMS_MAX, Inspector, Problem
 from counterfoil.ledger.packing import Unpacker
-from counterfoil.ledger.rows import GENERATION_COLUMNS, MS_PER_DAY, columns_of
-from counterfoil.ledger.signing import (
-    Signer,
-    Statement,
-    checkpoint_message,
-    erasure_message,
-    root,
-    writer_name,
-)
+from counterfoil.ledger.signing import Signer, Statement, checkpoint_message, root, writer_name
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
 from counterfoil.ledger.witness import Witnessed
-from counterfoil.pricing.book import PriceBook
-from counterfoil.pricing.reprice import differences, fee_holds, moment, reprice
 from counterfoil.record import codec, ids
-from counterfoil.record.charge import LineState
-from counterfoil.record.money import amount_nanos
-from counterfoil.record.record import CaptureInfo, CaptureState, Record
 
-PROBLEMS_MAX: Final = 100
-"""Problems listed; after so many the ledger is known to be bad and the rest adds nothing."""
-
-_CAPTURE: Final = b',"capture":'
-_decode_capture = msgspec.json.Decoder(CaptureInfo).decode
+_LAST: Final = (1 << 63) - 1  # the place of no record
 _decode_statement = msgspec.json.Decoder(Statement).decode
 _decode_witnessed = msgspec.json.Decoder(Witnessed).decode
-
-
-class Problem(Struct, frozen=True):
-    """Something that does not hold. ``request_id`` is empty where no record can be named."""
-
-    kind: str
-    writer: str
-    sequence: int
-    request_id: str
-    message: str
 
 
 class Report(Struct, frozen=True):
@@ -110,8 +85,9 @@ class Verifier:
     """Verifies the ledger of ``folder``. ``deep`` also checks records, columns, bodies and tables, not the chain alone.
 
     ``witness`` is the checkpoints' second place, a folder or one file of lines. ``progress(n)`` is called now and then
-    with the records done. Raises :class:`apsw.Error` for a database that cannot be read at all; damage inside it is a
-    problem.
+    with the records done. With more than one of ``workers`` a large ledger's records are inspected by so many further
+    processes while this one walks the chains. Raises :class:`apsw.Error` for a database that cannot be read at all, and
+    :class:`GatewayFault` when one of those processes is killed; damage inside the database is a problem.
     """
 
     def __init__(
@@ -120,31 +96,33 @@ class Verifier:
         *,
         now_ms: int,
         deep: bool = True,
+        workers: int = 1,
         witness: Path | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._connection = database.open_reader(folder.ledger_db)
-        self._books = folder.books
-        self._known_books: dict[str, PriceBook | None] = {}
-        self._public = Ed25519PublicKey.from_public_bytes(Signer(folder.secret("signing"), lambda: 0).public_key)
+        public = Signer(folder.secret("signing"), lambda: 0).public_key
+        self._public = Ed25519PublicKey.from_public_bytes(public)
         self._ring = KeyRing(folder.secret("kek"), StoredKeys(self._connection), bytes)
         self._unpack = Unpacker().unpack
-        self._now_ms = now_ms
+        self._inspector = Inspector(folder.books, self._public, now_ms)  # also lists what is wrong with tables
         self._deep = deep
+        self._crew: Crew | None = None
+        last_seq: int = self._connection.execute(QUERIES["last_seq"]).get
+        if deep and min(workers, last_seq // PART_RECORDS_MIN) > 1:
+            self._crew = Crew(folder.ledger_db, folder.books, public, now_ms, last_seq, workers)
         self._witness = witness
         self._progress = progress
         self._problems: list[Problem] = []
         self._chains: dict[int, _Chain] = {}
         self._statements: dict[int, list[Statement]] = {}
-        self._keys: set[tuple[str, int]] = set()
         self._records = 0
         self._checkpoints = 0
-        self._bodies = 0
 
     def run(self) -> Report:
         """Walk the whole ledger in one snapshot; give what was found."""
         chain = (self._read_checkpoints, self._walk, self._check_statements, self._check_witness)
-        deep = (self._check_rows, self._check_keys, self._check_tables)
+        deep = (self._check_tables, self._join_crew, self._check_keys)
         try:
             self._connection.execute("BEGIN")
             for check in (*chain, *deep) if self._deep else chain:
@@ -153,24 +131,31 @@ class Verifier:
             pass  # the report is full; that the ledger does not hold is known
         finally:
             self._connection.close()
-        return Report(self._records, self._checkpoints, self._bodies, self._problems)
+            if self._crew is not None:
+                self._crew.close()
+        inspector = self._inspector
+        problems = (self._problems + inspector.problems)[:PROBLEMS_MAX]
+        return Report(self._records, self._checkpoints, inspector.bodies, problems)
 
     def _guarded(self, check: Callable[[], None]) -> None:
-        """Make a problem of a damaged file. The tables are STRICT: a value of a wrong type is damage like any other."""
+        """Make a problem of a damaged file."""
         try:
             check()
-        except (apsw.CorruptError, AttributeError, TypeError, ValueError, OverflowError) as error:
+        except DAMAGE as error:
             self._add("damaged", None, 0, "", f"the database file is damaged ({error})")
 
     # The chain.
 
     def _walk(self) -> None:
+        """Every record in the order of commit: its place in its chain and, unless the chain is all, what it says."""
         chains, unpack, sha256 = self._chains, self._unpack, hashlib.sha256
+        deep, inspect = self._deep and self._crew is None, self._inspector.row
         boundaries = {
             writer: {each.last_sequence: each for each in statements if each.first_sequence <= each.last_sequence}
             for writer, statements in self._statements.items()
         }
-        for _, writer, sequence, digest, packed in self._connection.execute(QUERIES["chain_records"], (0,)):
+        for row in self._connection.execute(QUERIES["deep_records" if deep else "chain_records"], (0, _LAST)):
+            _, writer, sequence, digest, packed = row[:5]
             chain = chains.get(writer)
             if chain is None:
                 chain = chains[writer] = _Chain()
@@ -191,6 +176,8 @@ class Verifier:
                 chain.stretch.append(digest)
                 if sequence in boundary:
                     self._check_stretch(writer, chain, boundary[sequence])
+            if deep:
+                inspect(row, data)
             self._records += 1
             if not self._records & 0x3FFF and self._progress is not None:
                 self._progress(self._records)
@@ -258,88 +245,26 @@ class Verifier:
                     self._check_end(writer, signed, ", says the second place")
                     self._add("witness", writer, signed.last_sequence, "", "the second place has another checkpoint")
 
-    # Records, columns, bodies.
+    # What belongs to the records.
 
-    def _check_rows(self) -> None:
-        for row in self._connection.execute(QUERIES["deep_records"]):
-            _, writer, sequence, sealed, erased_at_ms, reason, signature = row[:7]
-            columns = row[7:-1]
-            try:
-                data = self._unpack(row[-1])
-                record = codec.decode(data)
-                info = _decode_capture(data[data.rindex(_CAPTURE) + len(_CAPTURE) : -1])
-                made = _columns_made(record, info)
-            except (msgspec.MsgspecError, ValueError) as error:
-                self._add("record", writer, sequence, "", f"it cannot be read ({error})")
-                continue
-            if columns != made:
-                for problem in _column_problems(columns, made):
-                    self._add("record", writer, sequence, record.request_id, problem)
-            self._check_price(writer, sequence, record)
-            erasure = (erased_at_ms, reason, signature) if erased_at_ms is not None else None
-            problem = self._body_problem(record, info, sealed, columns, erasure)
-            if problem is not None:
-                self._add("body", writer, sequence, record.request_id, problem)
-            self._bodies += sealed is not None
-
-    def _check_price(self, writer: int, sequence: int, record: Record) -> None:
-        """The lines follow from the record's book and add up; without a book they add up."""
-        book = self._book(record.book)
-        if book is not None:
-            charge = reprice(book, record)
-            lines_hold = charge.lines == record.pricing_lines and charge.nanos == record.cost_nanos
-            if lines_hold and fee_holds(book, record):
-                return
-            for problem in differences(book, record):
-                self._add("price", writer, sequence, record.request_id, problem)
-        elif record.book is not None:
-            self._add("price", writer, sequence, record.request_id, f"its book {record.book} is missing or damaged")
-        for problem in _line_problems(record):
-            self._add("record", writer, sequence, record.request_id, problem)
-
-    def _book(self, digest: str | None) -> PriceBook | None:
-        if digest is None:
-            return None
-        if digest not in self._known_books:
-            try:
-                self._known_books[digest] = books.load(self._books, digest)
-            except ConfigError:
-                self._known_books[digest] = None
-        return self._known_books[digest]
-
-    def _body_problem(
-        self,
-        record: Record,
-        info: CaptureInfo,
-        sealed: bytes | None,
-        columns: tuple[Any, ...],
-        erasure: tuple[int, str, bytes] | None,
-    ) -> str | None:
-        identity, created_at_ms = columns[0], columns[1]
-        if erasure is not None:
-            try:
-                self._public.verify(erasure[2], erasure_message(identity, erasure[0], erasure[1]))
-            except InvalidSignature:
-                return "its erasure is not signed by this folder"
-            return "it was erased and has bodies" if sealed is not None else None
-        if info.state is not CaptureState.STORED:
-            return "it has bodies the record knows nothing of" if sealed is not None else None
-        if sealed is not None:
-            if hashlib.sha256(sealed).hexdigest() != info.digest:
-                return "the sealed bodies were altered"
-            self._keys.add((record.team_id, key_id_of(sealed)))
-            return None
-        expires = created_at_ms + (info.retention_days or 0) * MS_PER_DAY
-        return "its bodies are missing before their time" if self._now_ms < expires else None
+    def _join_crew(self) -> None:
+        """What the other processes found."""
+        if self._crew is None:
+            return
+        try:
+            for part in self._crew.results():
+                self._inspector.take(part.bodies, part.keys, part.problems)
+        except BrokenProcessPool as error:
+            raise GatewayFault("internal", "A process that checked records was killed; nothing is known.") from error
 
     def _check_keys(self) -> None:
         """Every data key unwraps for its team, and every key that seals a body is there."""
         present = set(self._connection.execute(QUERIES["data_keys"]))
-        for team_id, key_id in sorted(self._keys | present):
+        for team_id, key_id in sorted(self._inspector.keys | present):
             try:
                 self._ring.key(team_id, key_id)
             except BodyUnreadable as error:
-                self._add("key", None, 0, "", f"bodies of team {team_id!r} cannot be opened: {error}")
+                self._inspector.add("key", None, 0, "", f"bodies of team {team_id!r} cannot be opened: {error}")
 
     # Tables.
 
@@ -347,56 +272,21 @@ class Verifier:
         execute = self._connection.execute
         for table, count in execute(QUERIES["stray_rows"]):
             if count:
-                self._add("table", None, 0, "", f"{table} has {count} rows without a record")
+                self._inspector.add("table", None, 0, "", f"{table} has {count} rows without a record")
         for table, count in execute(QUERIES["derived_differences"]):
             if count:
-                self._add("table", None, 0, "", f"{table} has {count} rows too few or too many")
+                self._inspector.add("table", None, 0, "", f"{table} has {count} rows too few or too many")
         if not database.has_this_schema(self._connection):
-            self._add("table", None, 0, "", "the tables are not as this version makes them")
+            self._inspector.add("table", None, 0, "", "the tables are not as this version makes them")
         for (message,) in execute("PRAGMA integrity_check(10)"):
             if message != "ok":
-                self._add("damaged", None, 0, "", message)
+                self._inspector.add("damaged", None, 0, "", message)
 
     def _add(self, kind: str, writer: int | None, sequence: int, request_id: str, message: str) -> None:
         name = "" if writer is None else writer_name(writer)
         self._problems.append(Problem(kind, name, sequence, request_id, message))
         if len(self._problems) >= PROBLEMS_MAX:
             raise _TooMany
-
-
-_COMPARED: Final = [name.strip() for name in GENERATION_COLUMNS.split(",")][4:-1]
-
-
-def _columns_made(record: Record, info: CaptureInfo) -> tuple[Any, ...]:
-    """What the columns of ``record`` must be. Raises :class:`ValueError` for an id or a time that is not ours."""
-    identity = ids.parse(record.request_id)
-    if identity is None:
-        raise ValueError("its id is not one of ours")
-    created_at_ms = moment(record.created_at)
-    stored = info.state is CaptureState.STORED
-    expires_at_ms = created_at_ms + (info.retention_days or 0) * MS_PER_DAY if stored else None
-    return columns_of(record, info.state, identity.to_bytes(16, "big"), created_at_ms, expires_at_ms)
-
-
-def _column_problems(columns: tuple[Any, ...], made: tuple[Any, ...]) -> Iterator[str]:
-    """Which columns, which lists and sums read, say something else than the record."""
-    for name, stored, value in zip(_COMPARED, columns, made, strict=True):
-        if stored != value:
-            yield f"the column {name} does not say what the record says"
-
-
-def _line_problems(record: Record) -> Iterator[str]:
-    """What a record's cost and lines say against each other."""
-    if record.cost_nanos != sum(line.amount_nanos for line in record.pricing_lines):
-        yield "its cost is not the sum of its lines"
-    for line in record.pricing_lines:
-        if line.state in _RECOMPUTABLE and line.amount_nanos != amount_nanos(
-            line.quantity, line.unit_size, line.unit_price_nanos
-        ):
-            yield f"the line {line.meter} is not its quantity times its rate"
-
-
-_RECOMPUTABLE: Final = (LineState.PRICED, LineState.FALLBACK, LineState.UNPRICED)
 
 
 def _id_in(data: bytes) -> str:

@@ -21,6 +21,7 @@ from counterfoil.pricing.fees import byok_fee
 from counterfoil.record.charge import NOTHING_SERVED, Charge, CostState, Line, LineState
 from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import Attempt, Record
+from counterfoil.record.scan import ScannedAttempt, ScannedRecord
 from counterfoil.record.usage import ABSENT, Usage
 
 _EPOCH_DAY: Final = dt.date(1970, 1, 1).toordinal()
@@ -134,12 +135,25 @@ def _line_differences(ours: tuple[Line, ...], stored: tuple[Line, ...]) -> Itera
 
 
 def _attempt(book: PriceBook, record: Record | Priced, attempt: Attempt | Tried, *, final: bool) -> Charge:
-    usage = attempt.usage
+    usage = ABSENT if attempt.usage is UNSET else attempt.usage
+    return charge_of(book, record, attempt, usage, moment(record.created_at), final=final)
+
+
+def charge_of(
+    book: PriceBook,
+    record: Record | Priced | ScannedRecord,
+    attempt: Attempt | Tried | ScannedAttempt,
+    usage: Usage,
+    at_ms: int,
+    *,
+    final: bool,
+) -> Charge:
+    """What one attempt that consumed ``usage`` costs under ``book``. ``final``: it is the record's last one."""
     return book.price(
         attempt.provider,
         attempt.model,
-        ABSENT if usage is UNSET else usage,
-        moment(record.created_at),
+        usage,
+        at_ms,
         service_tier=record.service_tier if final else attempt.service_tier or None,
         team_id=record.team_id,
         native_model=record.native_model if final else attempt.native_model or None,
@@ -149,18 +163,13 @@ def _attempt(book: PriceBook, record: Record | Priced, attempt: Attempt | Tried,
 
 def moment(created_at: str) -> int:
     """A record's ``created_at`` (``2026-01-31T12:00:00.000Z``) as Unix milliseconds."""
-    return (
-        _midnight(created_at[:10])
-        + int(created_at[11:13]) * 3_600_000
-        + int(created_at[14:16]) * 60_000
-        + int(created_at[17:19]) * 1_000
-        + int(created_at[20:23])
-    )
+    return _minute(created_at[:16]) + int(created_at[17:19]) * 1_000 + int(created_at[20:23])
 
 
-@lru_cache(maxsize=1024)
-def _midnight(date: str) -> int:
-    return (dt.date.fromisoformat(date).toordinal() - _EPOCH_DAY) * 86_400_000
+@lru_cache(maxsize=4096)
+def _minute(text: str) -> int:
+    days = dt.date.fromisoformat(text[:10]).toordinal() - _EPOCH_DAY
+    return days * 86_400_000 + int(text[11:13]) * 3_600_000 + int(text[14:16]) * 60_000
 
 
 class Sums(Struct):

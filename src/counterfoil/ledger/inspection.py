@@ -1,0 +1,223 @@
+"""One record on its own: that its columns, lines, price and bodies are what its canonical bytes say.
+
+Nearly every record was answered by its only attempt and has a book. Such a one is checked without reading anything
+twice: its lines are computed from its usage and its book, and what they are written as must be the bytes that stand
+there. Whatever does not hold in that way, or is of another kind, is read whole and checked part by part, which also
+finds the words for what is wrong. So the quick way may only ever say yes, and where it does the long way would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from msgspec import UNSET, Raw, Struct
+
+from counterfoil.capture.seal import key_id_of
+from counterfoil.errors import ConfigError
+from counterfoil.ledger import books
+from counterfoil.ledger.rows import GENERATION_COLUMNS, MS_PER_DAY, columns_of
+from counterfoil.ledger.signing import erasure_message, writer_name
+from counterfoil.pricing.book import PriceBook
+from counterfoil.pricing.reprice import charge_of, differences, fee_holds, moment, reprice
+from counterfoil.record import codec, ids
+from counterfoil.record.charge import NOTHING_SERVED, Charge, LineState
+from counterfoil.record.money import amount_nanos
+from counterfoil.record.record import CaptureInfo, CaptureState, Record
+from counterfoil.record.scan import NOTHING, ScannedRecord, scan, usage_of
+from counterfoil.record.usage import Usage
+
+_CAPTURE: Final = b',"capture":'
+_COMPARED: Final = [name.strip() for name in GENERATION_COLUMNS.split(",")][4:-1]
+_RECOMPUTABLE: Final = (LineState.PRICED, LineState.FALLBACK, LineState.UNPRICED)
+
+_decode_capture = msgspec.json.Decoder(CaptureInfo).decode
+_encode_lines = msgspec.json.Encoder(order=None).encode
+
+PROBLEMS_MAX: Final = 100
+"""Problems listed; after so many the ledger is known to be bad and the rest adds nothing."""
+
+Erasure = tuple[int, str, bytes]
+"""When bodies were erased (Unix ms), why, and the signature over both."""
+
+
+class Problem(Struct, frozen=True):
+    """Something that does not hold. ``request_id`` is empty where no record can be named."""
+
+    kind: str
+    writer: str
+    sequence: int
+    request_id: str
+    message: str
+
+
+class Inspector:
+    """Inspects records of one ledger. ``public`` is the folder's signing key, ``stored`` its folder of books.
+
+    ``problems`` are what it found, the first :data:`PROBLEMS_MAX` of them; ``bodies`` counts the bodies it met, and
+    ``keys`` has the team and the number of every data key that seals one.
+    """
+
+    def __init__(self, stored: Path, public: Ed25519PublicKey, now_ms: int) -> None:
+        self._stored = stored
+        self._public = public
+        self._now_ms = now_ms
+        self._books: dict[str | None, PriceBook | None] = {None: None}
+        self.bodies = 0
+        self.keys: set[tuple[str, int]] = set()
+        self.problems: list[Problem] = []
+
+    def row(self, row: tuple[Any, ...], data: bytes) -> None:
+        """Check a row of ``deep_records`` whose record unpacked to ``data``."""
+        sealed, columns = row[5], row[9:]
+        self.bodies += sealed is not None
+        if row[6] is None and self._holds(data, columns, sealed):
+            return
+        erasure = None if row[6] is None else row[6:9]
+        for kind, request_id, message in self._problems(data, columns, sealed, erasure):
+            self.add(kind, row[1], row[2], request_id, message)
+
+    def add(self, kind: str, writer: int | None, sequence: int, request_id: str, message: str) -> None:
+        """List a problem, while there is room."""
+        if len(self.problems) < PROBLEMS_MAX:
+            name = "" if writer is None else writer_name(writer)
+            self.problems.append(Problem(kind, name, sequence, request_id, message))
+
+    def take(self, bodies: int, keys: set[tuple[str, int]], problems: list[Problem]) -> None:
+        """Add what another inspector found in another part of the ledger."""
+        self.bodies += bodies
+        self.keys |= keys
+        self.problems += problems[: PROBLEMS_MAX - len(self.problems)]
+
+    def _holds(self, data: bytes, columns: tuple[Any, ...], sealed: bytes | None) -> bool:
+        """Whether a record of the usual kind, which was not erased, holds; False also for any other kind."""
+        try:
+            record = scan(data)
+            usage = usage_of(record.usage)
+            book = self._book(record.book)
+            if book is None or book.overlay.byok or record.byok_fee is not UNSET:
+                return False
+            charge = _charge(book, record, usage)
+            if charge is None or charge.nanos != record.cost_nanos:
+                return False
+            if Raw(_encode_lines(charge.lines)) != record.pricing_lines:
+                return False
+            if columns != _columns(record, usage, charge.lines, record.capture):
+                return False
+        except (msgspec.MsgspecError, ValueError):
+            return False
+        return self._body_problem(record.team_id, record.capture, sealed, columns, None) is None
+
+    def _problems(
+        self, data: bytes, columns: tuple[Any, ...], sealed: bytes | None, erasure: Erasure | None
+    ) -> Iterator[tuple[str, str, str]]:
+        """What is wrong with any record: the kind of problem, the record's id (empty if unreadable), and the words."""
+        try:
+            record = codec.decode(data)
+            info = _decode_capture(data[data.rindex(_CAPTURE) + len(_CAPTURE) : -1])
+            made = _columns(record, record.usage, record.pricing_lines, info)
+        except (msgspec.MsgspecError, ValueError) as error:
+            yield "record", "", f"it cannot be read ({error})"
+            return
+        if columns != made:
+            for problem in _column_problems(columns, made):
+                yield "record", record.request_id, problem
+        for kind, problem in self._price_problems(record):
+            yield kind, record.request_id, problem
+        problem = self._body_problem(record.team_id, info, sealed, columns, erasure)
+        if problem is not None:
+            yield "body", record.request_id, problem
+
+    def _price_problems(self, record: Record) -> Iterator[tuple[str, str]]:
+        """The lines follow from the record's book and add up; without a book they add up."""
+        book = self._book(record.book)
+        if book is not None:
+            charge = reprice(book, record)
+            lines_hold = charge.lines == record.pricing_lines and charge.nanos == record.cost_nanos
+            if lines_hold and fee_holds(book, record):
+                return
+            for problem in differences(book, record):
+                yield "price", problem
+        elif record.book is not None:
+            yield "price", f"its book {record.book} is missing or damaged"
+        for problem in _line_problems(record):
+            yield "record", problem
+
+    def _book(self, digest: str | None) -> PriceBook | None:
+        try:
+            return self._books[digest]
+        except KeyError:
+            pass
+        try:
+            book = books.load(self._stored, digest or "")
+        except ConfigError:
+            book = None
+        self._books[digest] = book
+        return book
+
+    def _body_problem(
+        self, team_id: str, info: CaptureInfo, sealed: bytes | None, columns: tuple[Any, ...], erasure: Erasure | None
+    ) -> str | None:
+        identity, created_at_ms = columns[0], columns[1]
+        if erasure is not None:
+            try:
+                self._public.verify(erasure[2], erasure_message(identity, erasure[0], erasure[1]))
+            except InvalidSignature:
+                return "its erasure is not signed by this folder"
+            return "it was erased and has bodies" if sealed is not None else None
+        if info.state is not CaptureState.STORED:
+            return "it has bodies the record knows nothing of" if sealed is not None else None
+        if sealed is not None:
+            if hashlib.sha256(sealed).hexdigest() != info.digest:
+                return "the sealed bodies were altered"
+            self.keys.add((team_id, key_id_of(sealed)))
+            return None
+        expires = created_at_ms + (info.retention_days or 0) * MS_PER_DAY
+        return "its bodies are missing before their time" if self._now_ms < expires else None
+
+
+def _charge(book: PriceBook, record: ScannedRecord, usage: Usage) -> Charge | None:
+    """What the call cost under ``book``; None where more than one attempt, or one of another usage, has to be read."""
+    attempts = record.attempts
+    if not attempts:
+        return NOTHING_SERVED
+    attempt = attempts[-1]
+    if len(attempts) > 1 or attempt.cost_nanos is UNSET or attempt.usage != record.usage:
+        return None
+    if attempt.pricing_lines is not NOTHING and attempt.pricing_lines != record.pricing_lines:
+        return None
+    return charge_of(book, record, attempt, usage, moment(record.created_at), final=True)
+
+
+def _columns(record: Any, usage: Usage, lines: Any, info: CaptureInfo) -> tuple[Any, ...]:
+    """What the columns of ``record`` must be. Raises :class:`ValueError` for an id or a time that is not ours."""
+    identity = ids.parse(record.request_id)
+    if identity is None:
+        raise ValueError("its id is not one of ours")
+    created_at_ms = moment(record.created_at)
+    stored = info.state is CaptureState.STORED
+    expires_at_ms = created_at_ms + (info.retention_days or 0) * MS_PER_DAY if stored else None
+    return columns_of(record, usage, lines, info.state, identity.to_bytes(16, "big"), created_at_ms, expires_at_ms)
+
+
+def _column_problems(columns: tuple[Any, ...], made: tuple[Any, ...]) -> Iterator[str]:
+    """Which columns, which lists and sums read, say something else than the record."""
+    for name, stored, value in zip(_COMPARED, columns, made, strict=True):
+        if stored != value:
+            yield f"the column {name} does not say what the record says"
+
+
+def _line_problems(record: Record) -> Iterator[str]:
+    """What a record's cost and lines say against each other."""
+    if record.cost_nanos != sum(line.amount_nanos for line in record.pricing_lines):
+        yield "its cost is not the sum of its lines"
+    for line in record.pricing_lines:
+        if line.state in _RECOMPUTABLE and line.amount_nanos != amount_nanos(
+            line.quantity, line.unit_size, line.unit_price_nanos
+        ):
+            yield f"the line {line.meter} is not its quantity times its rate"
