@@ -70,7 +70,9 @@ def verify(
     """
     remote = source.remote()
     if remote is None:
-        found = _verified(source, chain_only=chain_only, checkpoints=checkpoints)
+        found = _verified(source, chain_only=chain_only, checkpoints=checkpoints, workers=workers)
+    elif workers > 1:
+        raise ConfigError("A gateway verifies itself by one process: use --workers with --data.")
     elif checkpoints is not None:
         raise ConfigError("A second place is read from here: use --data. A gateway holds itself to its own.")
     else:
@@ -82,7 +84,7 @@ def verify(
     return 0 if found["ok"] else BROKEN
 
 
-def _verified(source: Source, *, chain_only: bool, checkpoints: Path | None) -> dict[str, Any]:
+def _verified(source: Source, *, chain_only: bool, checkpoints: Path | None, workers: int) -> dict[str, Any]:
     """What a verification of the folder here finds."""
     folder = DataFolder.existing(source.root)
     tame_collector()
