@@ -11,7 +11,8 @@ Keys, from the outside in:
 A sealed blob::
 
     offset  size  field
-    0       1     codec: 0 plain, 1 zstd, 2 zstd with dictionary 1; the version of this format as well
+    0       1     codec: 0 plain, 1 zstd, 2 zstd with dictionary 1, 3 zstd against another body (``sharing``); the
+                  version of this format as well
     1       4     data key
     5       12    nonce
     17            ciphertext and 16 bytes of tag
@@ -33,6 +34,7 @@ blob could guess at the rest; whoever can watch the database's blobs already hol
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
@@ -42,11 +44,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from counterfoil.capture import sharing
 from counterfoil.capture.dictionary import DICTIONARY_1
 
 PLAIN: Final = 0
 ZSTD: Final = 1
 ZSTD_DICTIONARY_1: Final = 2
+ZSTD_BASE: Final = 3
 
 BODY_BYTES_MAX: Final = 1 << 30
 """What a body may unpack to: SQLite's own limit for one value."""
@@ -61,6 +65,7 @@ _NONCE_PREFIX_BYTES = 8
 _COUNTER_END = 1 << 32
 _WRAP_PURPOSE = b"counterfoil/wrap-data-key/1"
 _BODY_PURPOSE = b"counterfoil/body/1\0"
+_COMMITMENT_PURPOSE = b"counterfoil/body-commitment/1"
 
 
 class DataKey(NamedTuple):
@@ -91,6 +96,7 @@ class KeyRing:
 
     def __init__(self, secret: bytes, store: DataKeyStore, entropy: Callable[[int], bytes]) -> None:
         self._wrapping = AESGCM(derive(secret, _WRAP_PURPOSE))
+        self._commitment = derive(secret, _COMMITMENT_PURPOSE)
         self._store = store
         self._entropy = entropy
 
@@ -110,6 +116,10 @@ class KeyRing:
         if stored is None:
             raise BodyUnreadable(f"The data key {key_id} does not exist any more.")
         return self._unwrap(team_id, stored)
+
+    def commitment(self, record_id: bytes, body: bytes) -> str:
+        """A commitment to ``body``, however it is packed: HMAC-SHA-256, in hex. Tells nothing without the secret."""
+        return hmac.digest(self._commitment, record_id + body, "sha256").hex()
 
     def _unwrap(self, team_id: str, stored: DataKey) -> AESGCM:
         nonce, sealed = stored.wrapped[:_NONCE_BYTES], stored.wrapped[_NONCE_BYTES:]
@@ -136,12 +146,15 @@ class Sealer:
         self._middle = zstandard.ZstdCompressor(level=3).compress
         self._large = zstandard.ZstdCompressor(level=1).compress
 
-    def seal(self, team_id: str, record_id: bytes, body: bytes) -> bytes:
-        """The sealed blob of ``body``. Raises :class:`BodyUnreadable` when the team's key cannot be used."""
+    def seal(self, team_id: str, record_id: bytes, body: bytes, base: bytes | None = None) -> bytes:
+        """The sealed blob of ``body``, which only opens with ``base`` when one is given.
+
+        Raises :class:`BodyUnreadable` when the team's key cannot be used.
+        """
         key = self._keys.get(team_id)
         if key is None:
             key = self._key(team_id)
-        codec, packed = self._pack(body)
+        codec, packed = self._pack(body) if base is None else (_BASE_CODE, sharing.pack(base, body))
         counter = self._counter
         if counter == _COUNTER_END:
             self._prefix = self._entropy(_NONCE_PREFIX_BYTES)
@@ -150,6 +163,10 @@ class Sealer:
         head = codec + key[0]
         nonce = self._prefix + counter.to_bytes(4, "big")
         return head + nonce + key[1].encrypt(nonce, packed, head + record_id + key[2])
+
+    def commitment(self, record_id: bytes, body: bytes) -> str:
+        """See :meth:`KeyRing.commitment`."""
+        return self._ring.commitment(record_id, body)
 
     def forget(self) -> None:
         """Drop the cached keys, after a team's keys were destroyed or the store was lost and found."""
@@ -180,8 +197,8 @@ class Opener:
         self._zstd = zstandard.ZstdDecompressor()
         self._zstd_dictionary_1 = zstandard.ZstdDecompressor(dict_data=_dictionary_1())
 
-    def open(self, team_id: str, record_id: bytes, sealed: bytes) -> bytes:
-        """The body in ``sealed``. Raises :class:`BodyUnreadable`."""
+    def open(self, team_id: str, record_id: bytes, sealed: bytes, base: bytes | None = None) -> bytes:
+        """The body in ``sealed``, with the body it was packed against if any. Raises :class:`BodyUnreadable`."""
         head = sealed[:_HEAD_BYTES]
         key_id = key_id_of(sealed)
         key = self._keys.get((team_id, key_id))
@@ -192,17 +209,21 @@ class Opener:
             packed = key.decrypt(
                 nonce, sealed[_HEAD_BYTES + _NONCE_BYTES :], head + record_id + _BODY_PURPOSE + team_id.encode()
             )
-            return self._unpack(head[0], packed)
+            return self._unpack(head[0], packed, base)
         except (InvalidTag, ValueError, zstandard.ZstdError) as error:
             raise BodyUnreadable("The sealed body is damaged, or belongs to another record.") from error
 
-    def _unpack(self, codec: int, packed: bytes) -> bytes:
+    def _unpack(self, codec: int, packed: bytes, base: bytes | None) -> bytes:
         if codec == PLAIN:
             return packed
         if codec == ZSTD:
             return self._zstd.decompress(packed, max_output_size=BODY_BYTES_MAX)
         if codec == ZSTD_DICTIONARY_1:
             return self._zstd_dictionary_1.decompress(packed, max_output_size=BODY_BYTES_MAX)
+        if codec == ZSTD_BASE and base is not None:
+            return sharing.unpack(base, packed)
+        if codec == ZSTD_BASE:
+            raise BodyUnreadable("The body that this one was packed against is not there.")
         raise BodyUnreadable(f"The body was sealed with codec {codec}, which this version does not know.")
 
 
@@ -223,3 +244,4 @@ def _dictionary_1() -> zstandard.ZstdCompressionDict:
 _PLAIN_CODE: Final = bytes([PLAIN])
 _ZSTD_CODE: Final = bytes([ZSTD])
 _DICTIONARY_1_CODE: Final = bytes([ZSTD_DICTIONARY_1])
+_BASE_CODE: Final = bytes([ZSTD_BASE])

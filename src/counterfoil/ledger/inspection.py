@@ -21,6 +21,7 @@ from msgspec import UNSET, Raw, Struct
 from counterfoil.capture.seal import key_id_of
 from counterfoil.errors import ConfigError
 from counterfoil.ledger import books
+from counterfoil.ledger.bodies import Commitments
 from counterfoil.ledger.rows import GENERATION_COLUMNS, MS_PER_DAY, columns_of
 from counterfoil.ledger.signing import erasure_message, writer_name
 from counterfoil.pricing.book import PriceBook
@@ -63,8 +64,9 @@ class Inspector:
     ``keys`` has the team and the number of every data key that seals one.
     """
 
-    def __init__(self, stored: Path, public: Ed25519PublicKey, now_ms: int) -> None:
+    def __init__(self, stored: Path, public: Ed25519PublicKey, now_ms: int, commitments: Commitments) -> None:
         self._stored = stored
+        self._commitments = commitments
         self._public = public
         self._now_ms = now_ms
         self._books: dict[str | None, PriceBook | None] = {None: None}
@@ -173,7 +175,8 @@ class Inspector:
         if info.state is not CaptureState.STORED:
             return "it has bodies the record knows nothing of" if sealed is not None else None
         if sealed is not None:
-            if hashlib.sha256(sealed).hexdigest() != info.digest:
+            sealed_as_said = hashlib.sha256(sealed).hexdigest() == info.digest
+            if not sealed_as_said and not self._commitments.hold(team_id, identity, sealed, info.digest):
                 return "the sealed bodies were altered"
             self.keys.add((team_id, key_id_of(sealed)))
             return None

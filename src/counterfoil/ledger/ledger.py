@@ -132,7 +132,7 @@ class Ledger:
                 period_s=checkpoint_seconds,
             )
 
-        ledger = cls(log, tally, make_writer, keeper, witnesses, Eraser(path, signer, now_ms), loop)
+        ledger = cls(log, tally, make_writer, keeper, witnesses, Eraser(path, signer, now_ms, secret, entropy), loop)
         ledger.start(refuse=not roomy)
         return ledger
 

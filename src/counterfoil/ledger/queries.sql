@@ -85,6 +85,32 @@ SELECT sealed FROM bodies WHERE seq = ?
 -- name: body_exists
 SELECT 1 FROM bodies WHERE seq = ?
 
+-- name: body_chain
+-- A body and all that must be read for it, what comes first at the beginning: their ids and blobs.
+WITH RECURSIVE chain (seq, depth) AS (
+    SELECT ?1, 0
+    UNION ALL
+    SELECT s.base, chain.depth + 1 FROM chain JOIN shared s ON s.seq = chain.seq WHERE chain.depth < ?2)
+SELECT chain.seq, g.id, b.sealed FROM chain JOIN bodies b ON b.seq = chain.seq JOIN generations g ON g.seq = chain.seq
+ORDER BY chain.depth DESC
+
+-- name: shared_base
+-- What the body at a place was packed against.
+SELECT base FROM shared WHERE seq = ?
+
+-- name: add_shared
+INSERT INTO shared (seq, base) VALUES (?, ?)
+
+-- name: delete_shared
+DELETE FROM shared WHERE seq = ?
+
+-- name: packed_against
+-- Whose bodies cannot be read without the body at a place.
+SELECT s.seq, g.id, g.team_id FROM shared s JOIN generations g ON g.seq = s.seq WHERE s.base = ?
+
+-- name: replace_body
+UPDATE bodies SET sealed = ? WHERE seq = ?
+
 -- name: erasure
 SELECT 1 FROM erasures WHERE seq = ?
 
@@ -160,6 +186,9 @@ ORDER BY g.seq
 SELECT 'bodies', count(*) FROM bodies WHERE seq NOT IN (SELECT seq FROM generations)
 UNION ALL
 SELECT 'erasures', count(*) FROM erasures WHERE seq NOT IN (SELECT seq FROM generations)
+UNION ALL
+SELECT 'shared', count(*) FROM shared
+WHERE seq NOT IN (SELECT seq FROM bodies) OR base NOT IN (SELECT seq FROM bodies)
 
 -- name: derived_differences
 -- How many rows each derived table has too few or too many. A record explains one row, so a table is right when none of

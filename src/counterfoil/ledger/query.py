@@ -23,7 +23,7 @@ from counterfoil.capture.body import Capture
 from counterfoil.capture.seal import BodyUnreadable, KeyRing, Opener
 from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
-from counterfoil.ledger import database
+from counterfoil.ledger import bodies, database
 from counterfoil.ledger.filters import (
     SEGMENT_BITS,
     Cursor,
@@ -148,7 +148,9 @@ class LedgerReader:
             if sealed is None:
                 return None
             value = ids.parse(stored.id) or 0
-            return body.decode(self._opener().open(stored.team_id, value.to_bytes(16, "big"), sealed))
+            identity = value.to_bytes(16, "big")
+            plain = bodies.opened(self._connection(), self._opener(), stored.team_id, identity, stored.seq, sealed)
+            return body.decode(plain)
         except (BodyUnreadable, ValueError):
             return None
         except apsw.Error as error:
@@ -179,8 +181,8 @@ class LedgerReader:
             if row is None:
                 return None
             identity, created_at_ms, endpoint, provider, error_code, sealed = row
-            bodies = body.decode(self._opener().open(team_id, identity, sealed))
-            return Recorded(identity, created_at_ms, endpoint, provider, error_code, bodies)
+            plain = bodies.opened(self._connection(), self._opener(), team_id, identity, seq, sealed)
+            return Recorded(identity, created_at_ms, endpoint, provider, error_code, body.decode(plain))
         except (BodyUnreadable, ValueError):
             return None
         except apsw.Error as error:
@@ -308,14 +310,14 @@ class LedgerReader:
         """
         try:
             connection = self._connection()
-            records, bodies, erasures, checkpoints, unindexed = connection.execute(QUERIES["stats"]).get
+            records, stored, erasures, checkpoints, unindexed = connection.execute(QUERIES["stats"]).get
             size = connection.pragma("page_count") * connection.pragma("page_size")
         except apsw.Error as error:
             raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
         return {
             "records": records,
             "open_intents": count_open(self._folder.journal),
-            "bodies": bodies,
+            "bodies": stored,
             "erasures": erasures,
             "checkpoints": checkpoints,
             "unindexed": unindexed,

@@ -1,15 +1,16 @@
 """Bodies go, commitments stay: sweeping what has expired and erasing what must be erased.
 
-A record commits to the digest of its sealed bodies, and the chain to the record. Deleting the bodies touches neither,
-so a swept or erased ledger verifies like any other. An erasure before its time is signed: otherwise a deleted body
-could pass for an erased one. What was deleted is overwritten with zeros in the database file (``secure_delete``). The
-write-ahead log may hold a sealed copy until its place in the log is used again, which is soon in a busy gateway; when
-the gateway stops the log is emptied.
+A record commits to its bodies, and the chain to the record. Deleting the bodies touches neither, so a swept or erased
+ledger verifies like any other. Bodies of later calls that were packed against them are packed anew first. An erasure
+before its time is signed: otherwise a deleted body could pass for an erased one. What was deleted is overwritten with
+zeros in the database file (``secure_delete``). The write-ahead log may hold a sealed copy until its place in the log is
+used again, which is soon in a busy gateway; when the gateway stops the log is emptied.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,11 @@ from typing import Final
 
 import apsw
 
-from counterfoil.ledger import database
+from counterfoil.capture.seal import KeyRing, Opener, Sealer
+from counterfoil.ledger import bodies, database
 from counterfoil.ledger.signing import Signer
 from counterfoil.ledger.sql import QUERIES
+from counterfoil.ledger.store import StoredKeys
 
 SWEEP_PERIOD_S: Final = 600.0
 SWEEP_ROWS: Final = 500
@@ -31,10 +34,20 @@ _log = logging.getLogger(__name__)
 class Eraser:
     """Deletes bodies, on a connection made for the purpose. Safe from any thread."""
 
-    def __init__(self, path: Path, signer: Signer, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        signer: Signer,
+        now_ms: Callable[[], int],
+        secret: bytes,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """``secret`` is the folder's ``kek``."""
         self._path = path
         self._signer = signer
         self._now_ms = now_ms
+        self._secret = secret
+        self._entropy = entropy
 
     def erase(self, team_id: str, identity: bytes, reason: str) -> bool:
         """Destroy the bodies of the record ``identity`` of ``team_id``. False when it has none (any more)."""
@@ -47,7 +60,7 @@ class Eraser:
                 connection.execute("ROLLBACK")
                 return False
             now = self._now_ms()
-            connection.execute(QUERIES["delete_body"], (seq,))
+            self._delete(connection, {seq})
             connection.execute(QUERIES["add_erasure"], (seq, now, reason, self._signer.erasure(identity, now, reason)))
             connection.execute("COMMIT")
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -63,8 +76,8 @@ class Eraser:
             while True:
                 connection.execute("BEGIN IMMEDIATE")
                 rows = list(connection.execute(QUERIES["expired"], (self._now_ms(), SWEEP_ROWS)))
+                self._delete(connection, {seq for _, seq in rows})
                 for hour, seq in rows:
-                    connection.execute(QUERIES["delete_body"], (seq,))
                     connection.execute(QUERIES["delete_expiry"], (hour, seq))
                 connection.execute("COMMIT")
                 total += len(rows)
@@ -72,6 +85,13 @@ class Eraser:
                     return total
         finally:
             connection.close()
+
+    def _delete(self, connection: apsw.Connection, going: set[int]) -> None:
+        ring = KeyRing(self._secret, StoredKeys(connection), self._entropy)
+        bodies.part(connection, Opener(ring), Sealer(ring, self._entropy), going)
+        for seq in going:
+            connection.execute(QUERIES["delete_body"], (seq,))
+            connection.execute(QUERIES["delete_shared"], (seq,))
 
     def _open(self) -> apsw.Connection:
         connection = database.open_writer(self._path, "fsync")

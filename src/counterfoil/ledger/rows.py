@@ -17,6 +17,7 @@ from msgspec import UNSET, Struct
 
 from counterfoil.capture import body
 from counterfoil.capture.seal import BodyUnreadable, Sealer
+from counterfoil.capture.sharing import SHARED_FROM_BYTES, SHARED_MAX_BYTES, Kept, Shared, Shelf, bucket_of
 from counterfoil.ledger.packing import Packer
 from counterfoil.ledger.settlement import Settlement
 from counterfoil.record import codec
@@ -62,6 +63,7 @@ class Row(Struct, gc=False):
     columns: tuple[Any, ...]
     data: bytes
     sealed: bytes | None
+    shared: Shared | None = None
 
 
 class RowMaker:
@@ -69,6 +71,7 @@ class RowMaker:
 
     def __init__(self, sealer: Sealer, retention_days: int) -> None:
         self._sealer = sealer
+        self._shelf = Shelf()
         self._pack = Packer().pack
         self._retention_days = retention_days
         self._uncaptured = {
@@ -97,16 +100,22 @@ class RowMaker:
         if value is None:
             raise ValueError(f"{record.request_id!r} is not an id of ours.")
         identity = value.to_bytes(16, "big")
-        sealed = expires_at_ms = None
+        sealed = expires_at_ms = shared = None
         capture = settlement.capture
         if capture is not None and settlement.policy is CapturePolicy.FULL:
-            sealed = self._sealer.seal(record.team_id, identity, body.encode(capture))
+            plain = body.encode(capture)
+            if len(capture.request) >= SHARED_FROM_BYTES and len(plain) <= SHARED_MAX_BYTES:
+                request_at = len(plain) - settlement.bytes - len(capture.replayable or b"")
+                sealed, digest, shared = self._share(record, identity, capture.request, request_at, plain)
+            else:
+                sealed = self._sealer.seal(record.team_id, identity, plain)
+                digest = hashlib.sha256(sealed).hexdigest()
             expires_at_ms = settlement.created_at_ms + self._retention_days * MS_PER_DAY
             info = CaptureInfo(
                 policy=settlement.policy,
                 state=CaptureState.STORED,
                 bytes=len(sealed),
-                digest=hashlib.sha256(sealed).hexdigest(),
+                digest=digest,
                 retention_days=self._retention_days,
             )
         else:
@@ -114,7 +123,22 @@ class RowMaker:
         data = codec.encode(record, info)
         usage, lines = record.usage, record.pricing_lines
         columns = columns_of(record, usage, lines, info.state, identity, settlement.created_at_ms, expires_at_ms)
-        return Row(settlement, future, (*columns, self._pack(data)), data, sealed)
+        return Row(settlement, future, (*columns, self._pack(data)), data, sealed, shared)
+
+    def _share(
+        self, record: Record, identity: bytes, request: bytes, request_at: int, plain: bytes
+    ) -> tuple[bytes, str, Shared]:
+        """The blob of a body that may repeat another, its commitment, and what the store has to know."""
+        seal, team_id = self._sealer.seal, record.team_id
+        bucket = bucket_of(team_id, record.key_id, request)
+        base = self._shelf.base_for(bucket, request, len(plain))
+        kept = Kept(bucket, plain, request_at, len(request))
+        shared = Shared(self._shelf, kept, base, lambda: seal(team_id, identity, plain))
+        if base is None:
+            sealed = shared.whole()
+            return sealed, hashlib.sha256(sealed).hexdigest(), shared
+        sealed = seal(team_id, identity, plain, base.kept.plain)
+        return sealed, self._sealer.commitment(identity, plain), shared
 
 
 def columns_of(

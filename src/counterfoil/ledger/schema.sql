@@ -53,6 +53,14 @@ CREATE TABLE bodies (
     sealed BLOB NOT NULL
 ) STRICT;
 
+-- Bodies that were packed against another body of the same key (capture/sharing.py) and cannot be read without it. Before
+-- a base goes, those that need it are packed anew.
+CREATE TABLE shared (
+    seq INTEGER PRIMARY KEY,
+    base INTEGER NOT NULL
+) STRICT;
+CREATE INDEX shared_base ON shared (base);
+
 -- Bodies that were erased before their time; signed, so that a deleted body cannot pass for an erased one.
 CREATE TABLE erasures (
     seq INTEGER PRIMARY KEY,

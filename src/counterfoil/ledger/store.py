@@ -17,6 +17,7 @@ from typing import Any, Final
 import apsw
 
 from counterfoil.capture.seal import DataKey
+from counterfoil.capture.sharing import Shared
 from counterfoil.ledger.packing import Unpacker
 from counterfoil.ledger.rows import GENERATION_COLUMNS, Row
 from counterfoil.ledger.signing import Checkpoint, Signer
@@ -75,18 +76,36 @@ class Store:
             self._insert(_INSERT_GENERATIONS, generations, len(rows))
             last = self._last_rowid()
             bodies: list[Any] = []
+            sharing: list[tuple[int, Shared]] = []
             for seq, row in enumerate(rows, last - len(rows) + 1):
                 if row.sealed is not None:
                     bodies += (seq, row.sealed)
+                    if row.shared is not None:
+                        sharing.append((seq, row.shared))
+            alone = self._share(sharing, bodies) if sharing else ()
             self._insert(_INSERT_BODIES, bodies, len(bodies) // 2)
             execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
+        for seq, shared in sharing:
+            shared.stored(seq, whole=seq in alone)
         self.sequence += len(rows)
         self.digest = digests[-1]
         self.last_seq = last
         self.unsigned += digests
+
+    def _share(self, sharing: list[tuple[int, Shared]], bodies: list[Any]) -> set[int]:
+        """Note what the bodies are packed against; give the places of those whose base is gone, and make them whole."""
+        alone: set[int] = set()
+        for seq, shared in sharing:
+            base_seq = shared.base_seq
+            if base_seq and self._execute(QUERIES["body_exists"], (base_seq,)).get is None:
+                bodies[bodies.index(seq) + 1] = shared.whole()
+                alone.add(seq)
+            elif base_seq:
+                self._execute(QUERIES["add_shared"], (seq, base_seq))
+        return alone
 
     def has_record(self, identity: bytes) -> bool:
         return self._execute(QUERIES["has_record"], (identity,)).get is not None

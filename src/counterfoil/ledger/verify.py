@@ -38,6 +38,7 @@ from counterfoil.capture.seal import BodyUnreadable, KeyRing
 from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
+from counterfoil.ledger.bodies import Commitments
 from counterfoil.ledger.crew import DAMAGE, PART_RECORDS_MIN, Crew
 from counterfoil.ledger.inspection import PROBLEMS_MAX, Inspector, Problem
 from counterfoil.ledger.packing import Unpacker
@@ -104,13 +105,16 @@ class Verifier:
         public = Signer(folder.secret("signing"), lambda: 0).public_key
         self._public = Ed25519PublicKey.from_public_bytes(public)
         self._ring = KeyRing(folder.secret("kek"), StoredKeys(self._connection), bytes)
+        commitments = Commitments(self._connection, folder.secret("kek"))
         self._unpack = Unpacker().unpack
-        self._inspector = Inspector(folder.books, self._public, now_ms)  # also lists what is wrong with tables
+        self._inspector = Inspector(
+            folder.books, self._public, now_ms, commitments
+        )  # also lists what is wrong with tables
         self._deep = deep
         self._crew: Crew | None = None
         last_seq: int = self._connection.execute(QUERIES["last_seq"]).get
         if deep and min(workers, last_seq // PART_RECORDS_MIN) > 1:
-            self._crew = Crew(folder.ledger_db, folder.books, public, now_ms, last_seq, workers)
+            self._crew = Crew(folder, public, now_ms, last_seq, workers)
         self._witness = witness
         self._progress = progress
         self._problems: list[Problem] = []

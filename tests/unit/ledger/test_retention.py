@@ -32,7 +32,8 @@ def _fill(folder: DataFolder, numbers: range, days: int) -> None:
 
 
 def _eraser(folder: DataFolder, now_ms: int) -> Eraser:
-    return Eraser(folder.ledger_db, Signer(folder.secret("signing"), lambda: now_ms), lambda: now_ms)
+    signer = Signer(folder.secret("signing"), lambda: now_ms)
+    return Eraser(folder.ledger_db, signer, lambda: now_ms, folder.secret("kek"))
 
 
 def _states(folder: DataFolder) -> list[CaptureState]:

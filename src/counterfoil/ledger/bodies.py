@@ -1,0 +1,91 @@
+"""Stored bodies opened, and kept readable when what they were packed against goes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import apsw
+
+from counterfoil.capture.seal import ZSTD_BASE, BodyUnreadable, KeyRing, Opener, Sealer
+from counterfoil.capture.sharing import DEPTH_MAX
+from counterfoil.ledger.sql import QUERIES
+from counterfoil.ledger.store import StoredKeys
+
+
+def opened(
+    connection: apsw.Connection, opener: Opener, team_id: str, identity: bytes, seq: int, sealed: bytes
+) -> bytes:
+    """The body ``sealed`` of the record at ``seq``. Raises :class:`BodyUnreadable`."""
+    if sealed[:1] != _BASE_CODE:
+        return opener.open(team_id, identity, sealed)
+    return chained(connection, opener, team_id, seq)
+
+
+def chained(connection: apsw.Connection, opener: Opener, team_id: str, seq: int) -> bytes:
+    """The body at ``seq``, read with what it was packed against, in one snapshot. Raises :class:`BodyUnreadable`."""
+    plain: bytes | None = None
+    rows = list(connection.execute(QUERIES["body_chain"], (seq, DEPTH_MAX)))
+    for _, identity, sealed in rows:
+        plain = opener.open(team_id, identity, sealed, plain)
+    if plain is None or rows[-1][0] != seq:
+        raise BodyUnreadable("The body is not there any more.")
+    return plain
+
+
+class Commitments:
+    """Holds bodies that share with others to what their records commit to. ``secret`` is the folder's ``kek``.
+
+    In the order of commit each is opened with the one before it already unpacked.
+    """
+
+    def __init__(self, connection: apsw.Connection, secret: bytes) -> None:
+        self._connection = connection
+        self._ring = KeyRing(secret, StoredKeys(connection), bytes)
+        self._opener = Opener(self._ring)
+        self._plains: dict[int, bytes] = {}  # oldest first
+        self._bytes = 0
+
+    def hold(self, team_id: str, identity: bytes, sealed: bytes, digest: str | None) -> bool:
+        """Whether ``sealed`` holds what ``digest`` commits to."""
+        found = self._connection.execute(QUERIES["find_by_id"], (identity, team_id)).get
+        try:
+            return found is not None and digest == self._ring.commitment(
+                identity, self._opened(team_id, identity, found[0], sealed)
+            )
+        except BodyUnreadable:
+            return False
+
+    def _opened(self, team_id: str, identity: bytes, seq: int, sealed: bytes) -> bytes:
+        base = self._connection.execute(QUERIES["shared_base"], (seq,)).get
+        if base is None:
+            plain = self._opener.open(team_id, identity, sealed)
+        elif base in self._plains:
+            plain = self._opener.open(team_id, identity, sealed, self._plains[base])
+        else:
+            plain = chained(self._connection, self._opener, team_id, seq)
+        self._plains[seq] = plain
+        self._bytes += len(plain)
+        while self._bytes > _PLAINS_BYTES_MAX:
+            self._bytes -= len(self._plains.pop(next(iter(self._plains))))
+        return plain
+
+
+def part(connection: apsw.Connection, opener: Opener, sealer: Sealer, going: Collection[int]) -> None:
+    """Give the bodies that need one of ``going``, and do not go themselves, a blob that needs no other.
+
+    Their records commit to what they hold, not to the blob, so they verify as before. One that cannot be opened stays
+    as it is. For a transaction that deletes ``going`` afterwards.
+    """
+    for base in going:
+        for seq, identity, team_id in list(connection.execute(QUERIES["packed_against"], (base,))):
+            if seq not in going:
+                try:
+                    sealed = sealer.seal(team_id, identity, chained(connection, opener, team_id, seq))
+                except BodyUnreadable:
+                    continue
+                connection.execute(QUERIES["replace_body"], (sealed, seq))
+                connection.execute(QUERIES["delete_shared"], (seq,))
+
+
+_PLAINS_BYTES_MAX = 64 * 1024 * 1024
+_BASE_CODE = bytes([ZSTD_BASE])
