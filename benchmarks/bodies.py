@@ -67,7 +67,8 @@ def chat_request(model: str, body_bytes: int, *, stream: bool = False) -> Templa
     if stream:
         document |= {"stream": True, "stream_options": {"include_usage": True}}
     envelope = len(json.dumps(document)) + SERIAL_DIGITS + 1
-    text = prose(max(0, body_bytes - envelope)) + " " + SERIAL_MARK
+    # The serial comes first: bodies that begin alike are packed against each other, and these are not one conversation.
+    text = SERIAL_MARK + " " + prose(max(0, body_bytes - envelope))
     document["messages"][1]["content"] = text  # type: ignore[index]
     return _split(json.dumps(document).encode(), SERIAL_MARK)
 

@@ -19,7 +19,7 @@ import urllib.request
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks import clocks
 from counterfoil.folder import DataFolder
@@ -212,7 +212,7 @@ class Counterfoil(Target):
             self.name += f"-{audit.capture}-{audit.durability}"
         if workers > 1:
             self.name += f"-{workers}w"
-        self._data = Path()
+        self.data = Path()
 
     def missing(self) -> str:
         ended = subprocess.run([*self._program(), "serve", "--help"], capture_output=True, check=False)
@@ -223,10 +223,9 @@ class Counterfoil(Target):
         return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
 
     def command(self, upstream_port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
-        self._data = folder / "data"
-        upstream = f"http://127.0.0.1:{upstream_port}/v1"
+        self.data = folder / "data"
         configuration = {
-            "providers": {"mock": {"type": "openai", "base_url": upstream, "api_key": "none", "prices": "openai"}},
+            "providers": self.providers(upstream_port),
             "capture": {"default": self.audit.capture},
             "ledger": {"durability": self.audit.durability},
         }
@@ -234,15 +233,20 @@ class Counterfoil(Target):
         key = self._call("keys", "create", "--team", "bench").strip()
         self.headers = {"Authorization": f"Bearer {key}"}
         address = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers)]
-        config = ["--config", str(folder / "counterfoil.yaml"), "--data", str(self._data)]
+        config = ["--config", str(folder / "counterfoil.yaml"), "--data", str(self.data)]
         return [*self._program(), "serve", *config, *address], {}
+
+    def providers(self, upstream_port: int) -> dict[str, Any]:
+        """The configuration's providers."""
+        upstream = f"http://127.0.0.1:{upstream_port}/v1"
+        return {"mock": {"type": "openai", "base_url": upstream, "api_key": "none", "prices": "openai"}}
 
     def records(self) -> int | None:
         return self.stats()["records"]
 
     def stats(self) -> dict[str, int]:
         """The ledger's own figures: records, open intents, bodies, bytes."""
-        reader = LedgerReader(DataFolder.existing(self._data))
+        reader = LedgerReader(DataFolder.existing(self.data))
         try:
             return reader.stats()
         finally:
@@ -253,7 +257,7 @@ class Counterfoil(Target):
         return [str(Path(sys.executable).with_name("counterfoil"))]
 
     def _call(self, *arguments: str) -> str:
-        command = [*self._program(), *arguments, "--data", str(self._data)]
+        command = [*self._program(), *arguments, "--data", str(self.data)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode:
             raise TargetFailed(f"{' '.join(arguments)}: {ended.stdout[-500:]}{ended.stderr[-1500:]}")

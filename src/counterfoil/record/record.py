@@ -134,7 +134,7 @@ class Record(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class CaptureInfo(Struct, frozen=True, kw_only=True, gc=False):
-    """What was kept of the bodies when the record was written. ``digest`` commits to the sealed bytes, never to text.
+    """What was kept of the bodies when the record was written. ``digest`` commits to them and tells nothing of them.
 
     ``retention_days`` counts from ``created_at``: bodies that are missing before then were erased or tampered with.
     """

@@ -21,6 +21,8 @@ from benchmarks.scenarios import PEAK, STREAMS, slowed
 from benchmarks.statistics import estimate, histogram, quantile
 from benchmarks.targets import Audit, Counterfoil, Direct
 
+from counterfoil.capture.sharing import bucket_of
+
 
 @pytest.mark.parametrize("size", [400, 1_000, 10_000, 400_000], ids="{}".format)
 def test_request_has_the_size_asked_for_and_is_never_the_same_twice(size):
@@ -29,6 +31,13 @@ def test_request_has_the_size_asked_for_and_is_never_the_same_twice(size):
     one, two = template.fill(1), template.fill(2)
     assert json.loads(one)["model"] == "gpt-4o-mini"
     assert len(one) == len(two) == template.bytes_total == size
+    assert one != two
+
+
+def test_requests_are_no_conversation():
+    """Two calls part within their first bytes, so the ledger does not take them for turns of one conversation."""
+    template = chat_request("mock/gpt-4o-mini", 400_000, stream=True)
+    one, two = (bucket_of("team", "key", template.fill(serial)) for serial in (1, 2))
     assert one != two
 
 
