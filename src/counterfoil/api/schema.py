@@ -180,10 +180,10 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "policy": "full, metadata or off: the strictest of the default's, the team's, the key's and the request's.",
         "state": "What became of the bodies, as of now: stored, not_captured, too_large, interrupted, expired or "
         "erased.",
-        "bytes": "The size of the bodies as they were written, compressed and sealed; what repeats an earlier call of the "
-        "same key takes next to nothing.",
-        "digest": "Commits to the bodies without telling anything of their text: SHA-256 over the sealed bodies, or HMAC-"
-        "SHA-256 under a key of the folder over what they hold where they were packed against an earlier call's.",
+        "bytes": "The size of the bodies as they were written, compressed and sealed; what repeats an earlier call of "
+        "the same key takes next to nothing.",
+        "digest": "Commits to the bodies without telling anything of their text: SHA-256 over the sealed bodies, or "
+        "HMAC-SHA-256 under a key of the folder over what they hold where they were packed against an earlier call's.",
         "retention_days": "How long the bodies are kept, counted from created_at; null when none were.",
         "recorded_state": "The state when the record was written; present only when it differs from state.",
     },
