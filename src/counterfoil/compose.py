@@ -31,10 +31,10 @@ from counterfoil.gateway.run import Gateway, Parts
 from counterfoil.ledger import books, reserve, tally
 from counterfoil.ledger.claims import Claims
 from counterfoil.ledger.evidence import Evidence
-from counterfoil.ledger.inspector import Inspector
 from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.recordings import Recordings
+from counterfoil.ledger.verification import Verifications
 from counterfoil.ledger.witness import places
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.overlay import NO_OVERLAY, Serves
@@ -93,7 +93,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     board = Board(gateway, ledger, folder.journal, loop)
     gateway.repeats = make_repeats(config, folder, gateway, ledger, reader)
     runs = make_runs(folder, Replayer(gateway, reader, routes, lambda: book, _wall_ms), directory)
-    inspector = Inspector(folder, _wall_ms, config.ledger.checkpoint_folder)
+    verifications = Verifications(folder, _wall_ms, config.ledger.checkpoint_folder)
     app = build_api(
         ControlParts(
             reader=reader,
@@ -104,7 +104,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
             replayer=runs.replayer,
             runs=runs,
             evidence=Evidence(folder),
-            inspector=inspector,
+            verifications=verifications,
             models=lambda principal: models_of(routes, book, principal),
             health=lambda: health_of(gateway, ledger),
             metrics=lambda: figures_of(board.figures(), reader, folder),
@@ -112,7 +112,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     )
     control.extend(prefixes(app))
 
-    stopper = _stopper(board, inspector, runs, gateway.repeats, ledger, library, reader, directory)
+    stopper = _stopper(board, verifications, runs, gateway.repeats, ledger, library, reader, directory)
     host = Host(gateway, app, config.server, stopper)
     board.start(host.give_up)
     runs.take_up()
@@ -139,7 +139,7 @@ def make_runs(folder: DataFolder, replayer: Replayer, directory: Directory) -> R
 
 def _stopper(
     board: Board,
-    inspector: Inspector,
+    verifications: Verifications,
     runs: Runs,
     repeats: Repeats,
     ledger: Ledger,
@@ -151,7 +151,7 @@ def _stopper(
 
     async def stopped() -> None:
         board.stop()
-        await inspector.close()
+        await verifications.close()
         await runs.close()
         await repeats.close()
         await ledger.close()

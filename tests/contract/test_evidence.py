@@ -15,7 +15,7 @@ import pytest
 
 from counterfoil.cli import main
 from counterfoil.folder import DataFolder
-from counterfoil.ledger.inspector import Inspector
+from counterfoil.ledger.verification import Verifications
 from emulators import sink
 from emulators.control import request_id, serving, settlement, write
 from emulators.gateway import Gateway
@@ -226,10 +226,10 @@ def test_what_was_altered_is_named_from_elsewhere(place: Place, run: Run) -> Non
 def test_a_verification_that_died_says_so(tmp_path: Path) -> None:
     """One that says it is running while nobody holds its lock was interrupted."""
     folder = DataFolder.create(tmp_path / "data")
-    inspector = Inspector(folder, lambda: 7)
-    assert inspector.last() is None
+    verifications = Verifications(folder, lambda: 7)
+    assert verifications.last() is None
     (folder.root / "verification.json").write_text('{"state":"running","chain_only":true,"started_ms":5}')
-    found = inspector.last()
+    found = verifications.last()
     assert found is not None
     assert (found.state, found.started_ms, found.finished_ms) == ("interrupted", 5, None)
 

@@ -327,6 +327,37 @@ def test_judges(gateway, key, originals):
     assert found["judges_nanos"] == sum(record(gateway, key, one["request_id"])["cost_nanos"] for one in judged) > 0
     reruns = sum(one["b"]["cost_nanos"] for one in results(gateway, key, run))
     assert done["progress"]["spent_nanos"] == reruns + found["judges_nanos"]
+    _check_marks(gateway, key, run, {one["request_id"] for one in judged}, found["judges_nanos"])
+
+
+def _check_marks(gateway: InProcess, key: str, run: dict[str, Any], judged: set[str], cost_nanos: int) -> None:
+    """The judge's calls say so, are found by it, and can be left out of lists, sums and later runs."""
+    of = {calls["request_id"]: one["b"]["request_id"] for one in results(gateway, key, run) for calls in one["judged"]}
+    for request_id in judged:
+        made = record(gateway, key, request_id)
+        assert (made["judge_of"], made["replay_of"]) == (of[request_id], None)
+
+    def found(query: str) -> set[str]:
+        rows = gateway.request("GET", f"/v1/generations/search?limit=1000&{query}", key=key).json()["data"]
+        return {row["request_id"] for row in rows}
+
+    def summed(query: str) -> dict[str, Any]:
+        return gateway.request("GET", f"/v1/generations/summary?{query}", key=key).json()
+
+    one = next(iter(judged))
+    assert found(f"judge_of={of[one]}") == {one}
+    assert found("judges=true") >= judged
+    assert not found("judges=false") & judged
+    assert found("reruns=true&judges=true") == set()
+    assert found("reruns=true") >= set(of.values())
+    assert summed("judges=true")["cost_nanos"] >= cost_nanos
+    whole, rest = summed(""), summed("judges=false")
+    assert whole["cost_nanos"] - rest["cost_nanos"] == summed("judges=true")["cost_nanos"]
+    ordinary = len(found("judges=false&reruns=false"))
+    again = ended(gateway, key, started(gateway, key, filter={}, targets=["openai/gpt-4o"]))
+    assert again["items"] + sum(again["excluded"].values()) == ordinary
+    both = gateway.request("GET", f"/v1/generations/search?judge_of={one}&replay_of={one}", key=key)
+    assert (both.status, both.json()["field"]) == (400, "judge_of")
 
 
 def test_events(gateway, key, originals):

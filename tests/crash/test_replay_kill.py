@@ -99,8 +99,10 @@ def exact(gateway: Gateway, provider: Provider, key: str, run_id: str, items: in
     report = gateway.request("GET", f"/v1/replays/{run_id}/report", key=key).json()
     lost = report["in_flight_at_a_kill"]
     assert len(lost) == hung
+    originals = {tried["request_id"]: one["a"]["request_id"] for one in found for tried in one["tries"]}
     for request_id in lost:
         record = gateway.record(request_id, key)
+        assert record["replay_of"] == originals[request_id]  # which only the journal still knew
         assert (record["error_code"], record["cost_state"]) == ("gateway:interrupted", "unknown")
     assert progress["spent_nanos"] == sum(one["b"]["cost_nanos"] for one in found)
     assert progress["held_nanos"] > 0  # what the lost calls may have cost stays reserved

@@ -85,7 +85,7 @@ def test_every_path_and_parameter_is_in_the_api_page() -> None:
             book=NOTHING,
             erase=NOTHING,
             evidence=SOMETHING,
-            inspector=SOMETHING,
+            verifications=SOMETHING,
         )
     )
     served: set[str] = {"GET /docs", "GET /openapi.json"}

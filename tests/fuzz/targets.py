@@ -24,7 +24,7 @@ from counterfoil import config
 from counterfoil.api import filtering
 from counterfoil.capture import body as capture_body
 from counterfoil.errors import CallerFault, ConfigError, Fault, UpstreamFault
-from counterfoil.gateway.attribution import app_of, replay_of, session_of
+from counterfoil.gateway.attribution import app_of, link_of, session_of
 from counterfoil.gateway.inflate import FREE_BYTES, RATIO_MAX, Inflater
 from counterfoil.gateway.relay import answer_fields
 from counterfoil.ledger.packing import Packer, Unpacker
@@ -171,7 +171,7 @@ def attribution(data: bytes) -> None:
     name, _, value = data.partition(b"\n")
     headers = {(b"x-app-id", b"referer", b"x-title", b"x-session-id")[len(name) % 4]: value}
     headers[b"x-counterfoil-replay-of"] = value
-    for said in (app_of(headers), session_of(headers), replay_of(headers)):
+    for said in (app_of(headers), session_of(headers), link_of(headers)):
         assert said is None or (said.isprintable() and 0 < len(said) <= 256) or said == ""
         msgspec.json.encode(said)
 

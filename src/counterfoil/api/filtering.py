@@ -15,6 +15,7 @@ from fastapi import Query
 
 from counterfoil.errors import CallerFault
 from counterfoil.ledger.query import Cursor, Filter
+from counterfoil.record.links import judging
 from counterfoil.tenancy.directory import wall_ms
 
 _INTEGER_MAX: Final = (1 << 63) - 1
@@ -47,12 +48,17 @@ def filters(
     stream: Annotated[bool | None, Query(description="Streamed answers, or answers in one piece.")] = None,
     byok: Annotated[bool | None, Query(description="With the team's own provider key, or without.")] = None,
     replay_of: Annotated[Text, Query(description="Reruns of this record.")] = None,
+    judge_of: Annotated[Text, Query(description="The calls of judges of this record's answer.")] = None,
+    reruns: Annotated[bool | None, Query(description="Only reruns, or all but them.")] = None,
+    judges: Annotated[bool | None, Query(description="Only the calls of judges, or all but them.")] = None,
     min_cost_nanos: Annotated[Nanos, Query(description="The known cost is at least this.")] = None,
     max_cost_nanos: Annotated[Nanos, Query(description="The known cost is at most this.")] = None,
 ) -> Filter:
     """Everything that is given must hold. Raises :class:`CallerFault` for a time that is none."""
     if since and from_:
         raise CallerFault("invalid_field", "Give since or from, not both.", param="since")
+    if replay_of and judge_of:
+        raise CallerFault("invalid_field", "Give replay_of or judge_of, not both.", param="judge_of")
     return Filter(
         app_id=app or None,
         key_id=key or None,
@@ -65,7 +71,9 @@ def filters(
         stream=stream,
         byok=byok,
         session_id=session or None,
-        replay_of=replay_of or None,
+        replay_of=judging(judge_of) if judge_of else replay_of or None,
+        rerun=reruns,
+        judge=judges,
         end_user=end_user or None,
         since_ms=_since_ms(since, wall_ms()) if since else _moment_ms(from_, "from"),
         until_ms=_moment_ms(to, "to"),

@@ -1,7 +1,7 @@
 """The ledger as a whole, for whoever may see every team; and the proof of one record, for whoever may see the record.
 
-A verification reads everything there is, so it is asked for by an admin, runs elsewhere (``ledger/inspector.py``) and
-is looked at later. It is the gateway's word about itself: whoever wants more than a word keeps checkpoints and proofs.
+A verification reads everything there is, so it is asked for by an admin, runs elsewhere (``ledger/verification.py``)
+and is looked at later. It is the gateway's word about itself: whoever wants more keeps checkpoints and proofs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from counterfoil.api.reading import Desk
 from counterfoil.api.schema import REF
 from counterfoil.errors import CallerFault
 from counterfoil.ledger.evidence import CHECKPOINTS_MAX, Evidence, Shown
-from counterfoil.ledger.inspector import Inspection, Inspector
+from counterfoil.ledger.verification import Verification, Verifications
 from counterfoil.tenancy.documents import plain
 from counterfoil.tenancy.names import ALL_TEAMS
 from counterfoil.tenancy.principal import ScopeMissing
@@ -68,8 +68,8 @@ def router(parts: ControlParts) -> APIRouter:
 
     if parts.evidence is not None:
         _add_evidence(routes, parts, parts.evidence)
-    if parts.inspector is not None:
-        _add_verification(routes, parts, parts.inspector)
+    if parts.verifications is not None:
+        _add_verification(routes, parts, parts.verifications)
     return routes
 
 
@@ -119,7 +119,7 @@ def _add_evidence(routes: APIRouter, parts: ControlParts, evidence: Evidence) ->
         return answers.json({"data": [shown(one) for one in found], "next": next_page(found, limit)})
 
 
-def _add_verification(routes: APIRouter, parts: ControlParts, inspector: Inspector) -> None:
+def _add_verification(routes: APIRouter, parts: ControlParts, verifications: Verifications) -> None:
     @routes.post(
         "/v1/ledger/verification",
         summary="Verify the ledger",
@@ -137,7 +137,7 @@ def _add_verification(routes: APIRouter, parts: ControlParts, inspector: Inspect
             wanted = msgspec.json.decode(await request.body() or b"{}", type=VerificationBody)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CallerFault("invalid_field", str(error)) from error
-        return answers.json(inspected(inspector.begin(chain_only=wanted.chain_only)), 202)
+        return answers.json(verified(verifications.begin(chain_only=wanted.chain_only)), 202)
 
     @routes.get("/v1/ledger/verification", summary="What the last verification found", responses=_NONE_YET)
     def verification(request: Request) -> Response:
@@ -146,13 +146,13 @@ def _add_verification(routes: APIRouter, parts: ControlParts, inspector: Inspect
         The report is what `counterfoil ledger verify --json` prints. Needs `admin` over all teams.
         """
         _of_all_teams(parts, request, ADMIN)
-        found = inspector.last()
-        return answers.raw(answers.NOT_FOUND, 404) if found is None else answers.json(inspected(found))
+        found = verifications.last()
+        return answers.raw(answers.NOT_FOUND, 404) if found is None else answers.json(verified(found))
 
 
-def inspected(inspection: Inspection) -> dict[str, Any]:
+def verified(one: Verification) -> dict[str, Any]:
     """A verification as it is answered."""
-    return plain(inspection)
+    return plain(one)
 
 
 def shown(one: Shown) -> dict[str, Any]:

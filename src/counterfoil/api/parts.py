@@ -14,8 +14,8 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from counterfoil.ledger.evidence import Evidence
-    from counterfoil.ledger.inspector import Inspector
     from counterfoil.ledger.query import LedgerReader
+    from counterfoil.ledger.verification import Verifications
     from counterfoil.pricing.book import PriceBook
     from counterfoil.replay.bulk.runs import Runs
     from counterfoil.replay.one import Replayer
@@ -83,7 +83,7 @@ class ControlParts:
 
     ``models`` gives what a principal's team may call, as OpenAI model objects (``id``, ``object``, ``owned_by`` and
     more). ``replayer`` is there when a gateway can run calls again, ``runs`` when many. ``evidence`` makes proofs,
-    ``inspector`` has the ledger verified. ``erase`` destroys the bodies of one generation (team id, request id) and
+    ``verifications`` has the ledger verified. ``erase`` destroys the bodies of one generation (team id, request id) and
     gives whether there were any.
     """
 
@@ -96,6 +96,6 @@ class ControlParts:
     replayer: Replayer | None = None
     runs: Runs | None = None
     evidence: Evidence | None = None
-    inspector: Inspector | None = None
+    verifications: Verifications | None = None
     health: Callable[[], Health] = Health
     metrics: Callable[[], Figures] = Figures

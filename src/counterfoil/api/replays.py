@@ -88,6 +88,7 @@ class RunFilter(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
     stream: bool | None = None
     byok: bool | None = None
     replay_of: str | None = None
+    judge_of: str | None = None
     min_cost_nanos: int | None = None
     max_cost_nanos: int | None = None
     reruns: bool = False
@@ -331,7 +332,8 @@ def _asked(body: RunBody) -> Asked:
     wanted: Filter | None = None
     if told is not None:
         values = {name: getattr(told, name) for name in told.__struct_fields__ if name != "reruns"}
-        wanted = msgspec.structs.replace(filters(**values), rerun=None if told.reruns or told.replay_of else False)
+        left_out = None if told.reruns or told.replay_of or told.judge_of else False
+        wanted = msgspec.structs.replace(filters(**values), rerun=left_out, judge=left_out)
     return Asked(
         name=body.name,
         filter=wanted,

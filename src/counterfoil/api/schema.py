@@ -112,6 +112,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "idempotency": "What an idempotency key did for this call; absent without one.",
         "byok_fee": "What the operator charges for a call that the team's own provider key paid: an amount beside "
         "cost_nanos, never inside it. Absent where no rule charges a fee.",
+        "judge_of": "The record whose answer this call judged; present only in a judge's call.",
         "region": "Where the provider says it served the call, when its price may depend on it.",
         "capture": "What was kept of the bodies.",
         "chain": "The record's place in its writer's hash chain.",

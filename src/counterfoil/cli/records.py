@@ -60,6 +60,13 @@ class Selection:
         bool | None, Parameter(name="--byok", negative="--own-keys", help="With the team's provider key, or without.")
     ] = None
     replay_of: Annotated[str | None, Parameter(help="Only reruns of this record.")] = None
+    judge_of: Annotated[str | None, Parameter(help="Only judges' calls about this record.")] = None
+    reruns: Annotated[
+        bool | None, Parameter(name="--reruns", negative="--no-reruns", help="Only reruns, or all but them.")
+    ] = None
+    judges: Annotated[
+        bool | None, Parameter(name="--judges", negative="--no-judges", help="Only judges' calls, or all but them.")
+    ] = None
     min_cost_nanos: Annotated[
         int | None, Parameter(validator=_NANOS, help="Only with a known cost of at least this.")
     ] = None

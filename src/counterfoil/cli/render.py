@@ -203,6 +203,7 @@ def _what(value: dict[str, Any]) -> Text:
         ("provider's id", value["native_response_id"]),
         ("with", "the team's own provider key" if value["byok"] else None),
         ("a rerun of", value.get("replay_of")),
+        ("a judge's call about", value.get("judge_of")),
         ("played from", value.get("playback_of")),
         ("by its idempotency key a repeat of", keyed.get("repeat_of")),
         ("by its idempotency key tried again after", keyed.get("retry_of")),

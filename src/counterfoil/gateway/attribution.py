@@ -9,6 +9,7 @@ import re
 from urllib.parse import urlsplit
 
 from counterfoil.record.ids import parse
+from counterfoil.record.links import judging
 
 FORWARDED = frozenset(
     {
@@ -27,6 +28,8 @@ FORWARDED = frozenset(
 
 KEPT = (b"anthropic-beta", b"anthropic-version", b"openai-beta")
 """Headers that change what a body means: kept with it, so that a rerun asks for the same thing. None holds a secret."""
+
+JUDGE_OF = b"x-counterfoil-judge-of"
 
 _SLUG = re.compile(r"[^a-z0-9]+")
 APP_ID_LENGTH_MAX = 128
@@ -53,9 +56,19 @@ def session_of(headers: dict[bytes, bytes]) -> str | None:
     return _text(value)[:SESSION_ID_LENGTH_MAX] if value else None
 
 
-def replay_of(headers: dict[bytes, bytes]) -> str | None:
-    """The generation this call says it reruns (``x-counterfoil-replay-of``), when it is an id of ours."""
-    value = headers.get(b"x-counterfoil-replay-of")
+def link_of(headers: dict[bytes, bytes]) -> str | None:
+    """The link to the generation that this call says it reruns (``x-counterfoil-replay-of``), when it is an id of ours.
+
+    Else to the one that it says it judges (``x-counterfoil-judge-of``).
+    """
+    rerun = _id(headers.get(b"x-counterfoil-replay-of"))
+    if rerun is not None:
+        return rerun
+    judged = _id(headers.get(JUDGE_OF))
+    return None if judged is None else judging(judged)
+
+
+def _id(value: bytes | None) -> str | None:
     if value is None:
         return None
     text = value.decode("latin-1").strip()

@@ -19,10 +19,12 @@ from msgspec import UNSET, UnsetType
 
 from counterfoil.errors import Fault
 from counterfoil.gateway.relay import Relay, Way
+from counterfoil.ledger.settlement import Intent
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.charging import total
 from counterfoil.pricing.fees import byok_fee
 from counterfoil.record.charge import NOTHING_SERVED, Charge
+from counterfoil.record.links import linked
 from counterfoil.record.record import Attempt, CapturePolicy, Idempotency, PlaybackMode, Record
 from counterfoil.record.usage import UsageSource
 from counterfoil.routing.plan import Target
@@ -68,11 +70,11 @@ class Draft:
         "intent_ns",
         "kept",
         "key_id",
+        "link",
         "paid",
         "playback",
         "playback_of",
         "policy",
-        "replay_of",
         "request_id",
         "session_id",
         "slot",
@@ -91,7 +93,7 @@ class Draft:
         self.arrived_ns = arrived_ns
         self.app_id: str | None = None
         self.session_id: str | None = None
-        self.replay_of: str | None = None
+        self.link: str | None = None  # to the generation that this call reruns or judges
         self.idempotency: Idempotency | UnsetType = UNSET
         self.policy = CapturePolicy.FULL
         self.kept: tuple[tuple[bytes, bytes], ...] = ()  # headers that are captured with the body
@@ -134,6 +136,24 @@ def throughput(reading: Reading, generation_ms: float) -> float | None:
     if not reading.has_output or not tokens or reading.usage.source is UsageSource.ABSENT or generation_ms <= 0:
         return None
     return round(tokens / (generation_ms / 1000), 3)
+
+
+def intent_of(draft: Draft, call: Call, target: Target) -> Intent:
+    """What the journal keeps of a call that is about to be dispatched to ``target``."""
+    return Intent(
+        request_id=draft.request_id,
+        created_at_ms=draft.arrived_ms,
+        team_id=draft.team_id,
+        app_id=draft.app_id,
+        key_id=draft.key_id,
+        endpoint=draft.endpoint,
+        model_id=target.model_id,
+        requested_model=call.model,
+        provider=target.provider.name,
+        stream=call.stream,
+        byok=draft.byok,
+        link=draft.link,
+    )
 
 
 def attempt_of(
@@ -189,7 +209,7 @@ def record_of(
         latency_ms, generation_ms = final.latency_ms, final.generation_ms
     call, target = draft.call, draft.target
     details = draft.policy is not CapturePolicy.OFF
-    return Record(
+    record = Record(
         created_at=timestamp(draft.arrived_ms),
         request_id=draft.request_id,
         team_id=draft.team_id,
@@ -220,7 +240,6 @@ def record_of(
         native_model=reading.native_model,
         service_tier=reading.service_tier,
         provider_cost_nanos=reading.provider_cost_nanos if draft.playback_of is None else None,
-        replay_of=draft.replay_of,
         session_id=draft.session_id if details else None,
         end_user=call.end_user if call is not None and details else None,
         tags=call.tags if call is not None and call.tags and details else UNSET,
@@ -231,6 +250,7 @@ def record_of(
         byok_fee=draft.fee,
         region=reading.region or UNSET,
     )
+    return record if draft.link is None else linked(record, draft.link)
 
 
 def _upstream_ns(draft: Draft, generation_ms: float) -> int:

@@ -8,7 +8,7 @@ lines stay equal, byte for byte. What depends on anything else (the key's state,
 from __future__ import annotations
 
 from counterfoil.capture import policy
-from counterfoil.gateway.attribution import FORWARDED, app_of, kept_of, replay_of, session_of
+from counterfoil.gateway.attribution import FORWARDED, app_of, kept_of, link_of, session_of
 from counterfoil.providers.provider import Provider
 from counterfoil.surfaces.base import Request, Surface
 from counterfoil.tenancy.keys import from_headers
@@ -19,8 +19,8 @@ _CAPTURE = policy.HEADER.encode()
 class Head:
     """``headers`` holds the first value of each name, in lower case, less ``content-length``; nobody changes it.
 
-    ``app`` is what the headers say of the application, ``session`` of the session, ``replay_of`` of the generation that
-    is run again; ``kept`` are the lines that are captured, ``capture`` is the value of ``x-counterfoil-capture``.
+    ``app`` is what the headers say of the application, ``session`` of the session, ``link`` of the generation that
+    is run again or judged; ``kept`` are the lines that are captured, ``capture`` what ``x-counterfoil-capture`` says.
     """
 
     __slots__ = (
@@ -32,10 +32,10 @@ class Head:
         "headers",
         "kept",
         "key",
+        "link",
         "method",
         "path",
         "query",
-        "replay_of",
         "session",
         "surface",
     )
@@ -49,7 +49,7 @@ class Head:
         self.key = from_headers(headers)
         self.app = app_of(headers)
         self.session = session_of(headers)
-        self.replay_of = replay_of(headers)
+        self.link = link_of(headers)
         self.kept = kept_of(headers)
         self.capture = headers.get(_CAPTURE)
         self.expects = headers.get(b"expect", b"").lower() == b"100-continue"

@@ -28,7 +28,7 @@ from counterfoil.capture.body import Capture
 from counterfoil.config.model import Limits
 from counterfoil.errors import CallerFault, Fault, GatewayFault, UpstreamFault
 from counterfoil.gateway.attribution import SESSION_ID_LENGTH_MAX
-from counterfoil.gateway.draft import Draft, attempt_of, record_of
+from counterfoil.gateway.draft import Draft, attempt_of, intent_of, record_of
 from counterfoil.gateway.estimate import Estimator
 from counterfoil.gateway.exchange import Exchange
 from counterfoil.gateway.parts import Bookkeeper, Doorkeeper
@@ -38,7 +38,7 @@ from counterfoil.gateway.relay import Relay, Way
 from counterfoil.gateway.server import ServerProtocol
 from counterfoil.gateway.upstream.guard import Guard
 from counterfoil.gateway.upstream.pool import Pool
-from counterfoil.ledger.settlement import NO_SLOT, Intent, Settlement
+from counterfoil.ledger.settlement import NO_SLOT, Settlement
 from counterfoil.pricing.book import PriceBook
 from counterfoil.providers.addresses import TeamAddresses
 from counterfoil.providers.classify import fault_of
@@ -296,21 +296,7 @@ class Gateway:
     def _intend(self, draft: Draft, call: Call, target: Target) -> None:
         """Write the intent. Raises :class:`GatewayFault` when the ledger cannot take this call."""
         began = time.monotonic_ns()
-        draft.slot = self._parts.ledger.admit(
-            Intent(
-                request_id=draft.request_id,
-                created_at_ms=draft.arrived_ms,
-                team_id=draft.team_id,
-                app_id=draft.app_id,
-                key_id=draft.key_id,
-                endpoint=draft.endpoint,
-                model_id=target.model_id,
-                requested_model=call.model,
-                provider=target.provider.name,
-                stream=call.stream,
-                byok=draft.byok,
-            )
-        )
+        draft.slot = self._parts.ledger.admit(intent_of(draft, call, target))
         draft.intent_ns = time.monotonic_ns() - began
 
     # Settling.
@@ -545,7 +531,7 @@ class Gateway:
             draft.app_id = principal.app_id or head.app
             if principal.capture is not CapturePolicy.FULL:
                 draft.policy = policy.strictest(draft.policy, principal.capture)
-        draft.replay_of = head.replay_of
+        draft.link = head.link
         draft.kept = head.kept
         return draft
 

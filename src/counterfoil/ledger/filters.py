@@ -11,6 +11,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from counterfoil.ledger.rows import value_key
+from counterfoil.record.links import JUDGE
 
 SEGMENT_BITS: Final = 16
 """Records of one segment of ``by_value``, as a power of two."""
@@ -35,6 +36,9 @@ _SEGMENTS: Final = f"""
 """  # noqa: S608  # nothing from outside
 _ALIKE: Final = "g.cost_state, g.unpriced, g.byok, g.fee_state"
 _SUMMED: Final = "g.error_code, g.prompt_tokens, g.completion_tokens, g.cost_nanos, g.fee_nanos, g.provider_cost_nanos"
+_JUDGE: Final = f"g.replay_of IS NOT NULL AND g.replay_of >= '{JUDGE}'"
+"""The column holds the link to the other record; ids of ours begin with `gen_`, which comes before `judge:`."""
+_RERUN: Final = f"g.replay_of IS NOT NULL AND g.replay_of < '{JUDGE}'"
 _INDEXED: Final = "(SELECT seq FROM indexed WHERE one = 1)"
 
 Statement = tuple[str, dict[str, Any]]
@@ -43,7 +47,8 @@ Statement = tuple[str, dict[str, Any]]
 class Filter(Struct, frozen=True, kw_only=True):
     """Which records; everything that is set must hold. Times are Unix milliseconds of admission, ``until_ms`` open.
 
-    ``rerun`` asks for records that rerun another one, or (false) that do not.
+    ``replay_of`` is a link: to the generation that was run again, or judged (``record.links``). ``rerun`` asks for
+    records that rerun another one, or (false) that do not; ``judge`` for judges' calls, or (false) for all others.
     """
 
     team_id: str | None = None
@@ -65,6 +70,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     min_cost_nanos: int | None = None
     max_cost_nanos: int | None = None
     rerun: bool | None = None
+    judge: bool | None = None
 
 
 class Cursor(Struct, frozen=True):
@@ -202,5 +208,7 @@ def _conditions(wanted: Filter) -> tuple[list[str], dict[str, Any]]:
     if wanted.success is not None:
         conditions.append("g.error_code IS NULL" if wanted.success else "g.error_code IS NOT NULL")
     if wanted.rerun is not None:
-        conditions.append("g.replay_of IS NOT NULL" if wanted.rerun else "g.replay_of IS NULL")
+        conditions.append(_RERUN if wanted.rerun else f"NOT ({_RERUN})")
+    if wanted.judge is not None:
+        conditions.append(_JUDGE if wanted.judge else f"NOT ({_JUDGE})")
     return conditions, values

@@ -47,7 +47,7 @@ _PAYLOAD_AT = 1 + _HEAD.size
 _PAYLOAD_MAX = SLOT_BYTES - _PAYLOAD_AT
 _FREE = 0
 _OPEN = 1
-_TEXT_BYTES_MAX = 48  # each of the eight texts of an intent that is too long for its slot: 8 × 48 and framing fit
+_TEXT_BYTES_MAX = 42  # each text of an intent that is too long for its slot, the link of a rerun among them: all fit
 _NAME = re.compile(r"writer-(\d{1,4})\.intents\Z")
 _WRITERS_MAX = 1000
 

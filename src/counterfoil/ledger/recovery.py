@@ -11,6 +11,7 @@ import time
 from counterfoil.errors import GatewayFault
 from counterfoil.ledger.settlement import NO_SLOT, Intent, Settlement
 from counterfoil.record.charge import CostState
+from counterfoil.record.links import linked
 from counterfoil.record.record import CapturePolicy, CaptureState, Record
 
 
@@ -42,4 +43,5 @@ def interrupted(intent: Intent, now_ms: int) -> Settlement:
         cost_reason="the gateway stopped before the answer was read",
         requested_model=intent.requested_model,
     )
+    record = record if intent.link is None else linked(record, intent.link)
     return Settlement(NO_SLOT, record, CapturePolicy.FULL, None, intent.created_at_ms, CaptureState.INTERRUPTED)

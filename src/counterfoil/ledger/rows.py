@@ -24,6 +24,7 @@ from counterfoil.record import codec
 from counterfoil.record.charge import CostState, Line
 from counterfoil.record.coverage import unpriced
 from counterfoil.record.ids import parse
+from counterfoil.record.links import judging
 from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, Record
 from counterfoil.record.scan import ScannedRecord
 from counterfoil.record.usage import Usage
@@ -153,7 +154,7 @@ def columns_of(
     """The columns of ``generations`` between the chain's and the record, which follow from the canonical bytes."""
     native = record.native_response_id
     session = record.session_id
-    replay = record.replay_of
+    replay = record.replay_of if record.judge_of is UNSET else judging(record.judge_of)
     user = record.end_user
     fee = record.byok_fee
     return (

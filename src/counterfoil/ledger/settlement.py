@@ -13,8 +13,11 @@ NO_SLOT: Final = -1
 """The slot of a call that was never admitted (refused before dispatch) and still gets a record."""
 
 
-class Intent(Struct, frozen=True, gc=False):
-    """A call about to be dispatched: enough to write its record should this process not live to do so."""
+class Intent(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A call about to be dispatched: enough to write its record should this process not live to do so.
+
+    ``link`` says which generation it reruns or judges (``record.links``).
+    """
 
     request_id: str
     created_at_ms: int
@@ -27,6 +30,7 @@ class Intent(Struct, frozen=True, gc=False):
     provider: str
     stream: bool
     byok: bool
+    link: str | None = None
 
 
 class Settlement(Struct, frozen=True, gc=False):

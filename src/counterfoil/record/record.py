@@ -131,6 +131,7 @@ class Record(Struct, frozen=True, kw_only=True, gc=False):
     idempotency: Idempotency | UnsetType = UNSET
     byok_fee: Charge | UnsetType = UNSET
     region: str | UnsetType = UNSET
+    judge_of: str | UnsetType = UNSET
 
 
 class CaptureInfo(Struct, frozen=True, kw_only=True, gc=False):

@@ -22,6 +22,7 @@ from msgspec import UNSET, Struct, UnsetType
 from counterfoil.capture.body import Capture
 from counterfoil.errors import CallerFault
 from counterfoil.gateway import internal
+from counterfoil.gateway.attribution import JUDGE_OF
 from counterfoil.gateway.playback import HEADER as PLAYBACK_HEADER
 from counterfoil.gateway.run import Gateway
 from counterfoil.ledger.query import LedgerReader, StoredRecord
@@ -217,9 +218,9 @@ class Replayer:
         )
         return Rerun(answer.request_id, answer.status, answer.body, answer.headers.get("retry-after"))
 
-    async def call(self, principal: Principal, request: Sendable, request_id: str) -> Rerun:
-        """Make a call of our own, such as a judge's; its record is durable on return."""
-        headers = {b"content-type": request.content_type.encode(), PLAYBACK_HEADER: b"off"}
+    async def call(self, principal: Principal, request: Sendable, request_id: str, judged: str) -> Rerun:
+        """Make the call of a judge of ``judged``'s answer; its record is durable on return."""
+        headers = {b"content-type": request.content_type.encode(), PLAYBACK_HEADER: b"off", JUDGE_OF: judged.encode()}
         answer = await internal.call(
             self.gateway, principal, request.target, headers, request.body, request_id=request_id
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from counterfoil.gateway.attribution import app_of, replay_of, session_of
+from counterfoil.gateway.attribution import app_of, link_of, session_of
 
 
 @pytest.mark.parametrize(
@@ -34,5 +34,8 @@ def test_a_session_is_bounded() -> None:
 @pytest.mark.parametrize("value", [b"", b"gen_1", b"gen_01M83VC4AKJ8YG0PBRE8YH9Z16\r\nx", b"chatcmpl-1"])
 def test_a_replay_link_must_be_an_id_of_ours(value: bytes) -> None:
     """Anything else is ignored, so the record never points nowhere."""
-    assert replay_of({b"x-counterfoil-replay-of": value}) is None
-    assert replay_of({b"x-counterfoil-replay-of": b"gen_01M83VC4AKJ8YG0PBRE8YH9Z16"}) is not None
+    assert link_of({b"x-counterfoil-replay-of": value}) is None
+    assert link_of({b"x-counterfoil-judge-of": value}) is None
+    good = b"gen_01M83VC4AKJ8YG0PBRE8YH9Z16"
+    assert link_of({b"x-counterfoil-replay-of": good, b"x-counterfoil-judge-of": good}) == good.decode()
+    assert link_of({b"x-counterfoil-replay-of": value, b"x-counterfoil-judge-of": good}) == f"judge:{good.decode()}"

@@ -77,10 +77,11 @@ _TEXT = st.text(max_size=600) | st.just("\ud800" * 20) | st.just("é" * 400)
         provider=_TEXT,
         stream=st.booleans(),
         byok=st.booleans(),
+        link=st.none() | st.just("gen_01ARZ3NDEKTSV4RRFFQ69G5FAV") | st.just("judge:gen_01ARZ3NDEKTSV4RRFFQ69G5FAV"),
     )
 )
 def test_overlong_texts_are_cut(tmp_path_factory: pytest.TempPathFactory, given: Intent) -> None:
-    """An intent of any size keeps its id, its time and the beginning of every text, and never touches its neighbour."""
+    """An intent of any size keeps id, time, link and the beginning of every text, and never touches its neighbour."""
     journal = tmp_path_factory.mktemp("journal")
     log = IntentLog.claim_lowest(journal)
     before, slot, after = log.admit(intent(1)), log.admit(given), log.admit(intent(2))
@@ -89,6 +90,7 @@ def test_overlong_texts_are_cut(tmp_path_factory: pytest.TempPathFactory, given:
     kept = found[slot]
     assert kept is not None
     assert (kept.request_id, kept.created_at_ms, kept.stream) == (given.request_id, given.created_at_ms, given.stream)
+    assert kept.link == given.link
     for name in ("team_id", "app_id", "key_id", "model_id", "requested_model"):
         value = getattr(given, name)
         assert value is None or value.encode(errors="replace").decode().startswith(getattr(kept, name))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
@@ -16,6 +17,7 @@ from counterfoil.ledger import database
 from counterfoil.ledger.query import Filter, LedgerReader
 from counterfoil.ledger.settlement import Settlement
 from counterfoil.record.charge import CostState
+from counterfoil.record.links import judging
 from emulators.control import START_MS, request_id, settlement
 from emulators.ledgers import opened, settle_all
 
@@ -43,6 +45,7 @@ def _call(number: int) -> Settlement:
         session_id=f"s{number % 6}" if number % 2 else None,
         end_user="ann" if number % 11 == 0 else None,
         replay_of=request_id(1) if number % 40 == 0 else None,
+        judge_of=request_id(1) if number % 40 == 20 else UNSET,
         cost_nanos=number * 10,
         cost_state=CostState.PARTIAL if number % 9 == 0 else CostState.EXACT,
     )
@@ -91,6 +94,12 @@ FILTERS = {
     "session of another team": (Filter(session_id="s1", team_id="team-2"), lambda n: n < 0),
     "end user": (Filter(end_user="ann"), lambda n: n % 11 == 0),
     "replays": (Filter(replay_of=request_id(1)), lambda n: n % 40 == 0),
+    "judges of one": (Filter(replay_of=judging(request_id(1))), lambda n: n % 40 == 20),
+    "reruns": (Filter(rerun=True), lambda n: n % 40 == 0),
+    "no reruns": (Filter(rerun=False, team_id="team-1"), lambda n: n % 40 and n % 3 == 1),
+    "judges": (Filter(judge=True, team_id="team-2"), lambda n: n % 40 == 20 and n % 3 == 2),
+    "no judges": (Filter(judge=False), lambda n: n % 40 != 20),
+    "neither": (Filter(judge=False, rerun=False), lambda n: n % 20),
     "since": (Filter(since_ms=START_MS + 200_000), lambda n: n >= 200),
     "until": (Filter(until_ms=START_MS + 30_000, team_id="team-0"), lambda n: n < 30 and n % 3 == 0),
     "between": (Filter(since_ms=START_MS + 50_000, until_ms=START_MS + 60_000), lambda n: 50 <= n < 60),

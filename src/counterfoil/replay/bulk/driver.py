@@ -308,7 +308,7 @@ class Driver:
                     reason = "failed" if not found.b.success else "no_content"
                     verdicts[at] = Verdict(judge.name, passed=None if found.b.success else False, reason=reason)
                     continue
-                hearing = Hearing(judge, original, said(original.capture).text, said(capture).text)
+                hearing = Hearing(judge, original, said(original.capture).text, said(capture).text, stored.id)
                 verdicts[at], calls = await self._judge(item, target, at + 1, hearing)
                 judged += calls
         return Result(
@@ -345,7 +345,7 @@ class Driver:
                 try:
                     acting = self._begin(request_id)
                     spent = estimate or 0
-                    await self._replayer.call(acting, request, request_id)
+                    await self._replayer.call(acting, request, request_id, hearing.judged)
                     spent = await asyncio.to_thread(self._cost, request_id, estimate or 0)
                 finally:
                     await self._budget.settle(estimate or 0, spent)

@@ -31,12 +31,13 @@ _CRITERIA: Final = "Say how well the candidate does what the request asks for."
 
 
 class Hearing(Struct, frozen=True):
-    """What a judge is to judge."""
+    """What a judge is to judge; ``judged`` is the generation whose answer the candidate is."""
 
     judge: ModelJudge
     original: Original
     reference: str
     candidate: str
+    judged: str
 
 
 def ask(replayer: Replayer, team_id: str, hearing: Hearing) -> tuple[Sendable, int | None]:

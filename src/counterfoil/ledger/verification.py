@@ -45,7 +45,7 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-class Inspection(Struct, frozen=True, kw_only=True):
+class Verification(Struct, frozen=True, kw_only=True):
     """One verification. ``report`` is what ``ledger verify --json`` prints, null until it is finished."""
 
     state: State
@@ -56,7 +56,7 @@ class Inspection(Struct, frozen=True, kw_only=True):
     report: dict[str, Any] | None = None
 
 
-class Inspector:
+class Verifications:
     """Starts verifications of ``folder`` on a worker's loop, and tells of the last one.
 
     ``witness`` is the checkpoints' second place when it is a folder here: the ledger is held to it too.
@@ -75,10 +75,10 @@ class Inspector:
         self._seconds_max = seconds_max
         self._task: asyncio.Task[None] | None = None
 
-    def last(self) -> Inspection | None:
+    def last(self) -> Verification | None:
         """The last verification that was asked for, None before the first."""
         try:
-            found = msgspec.json.decode(self._kept.read_bytes(), type=Inspection)
+            found = msgspec.json.decode(self._kept.read_bytes(), type=Verification)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError) as error:
@@ -91,18 +91,18 @@ class Inspector:
         os.close(lock)
         return msgspec.structs.replace(found, state=State.INTERRUPTED)
 
-    def begin(self, *, chain_only: bool) -> Inspection:
+    def begin(self, *, chain_only: bool) -> Verification:
         """Begin one. Raises :class:`CallerFault` ``conflict`` while one is under way. On the loop."""
         lock = self._lock()
         if lock is None:
             raise CallerFault("conflict", "A verification is under way.")
-        began = Inspection(state=State.RUNNING, chain_only=chain_only, started_ms=self._now_ms())
+        began = Verification(state=State.RUNNING, chain_only=chain_only, started_ms=self._now_ms())
         try:
             self._keep(began)
         except OSError as error:
             os.close(lock)
             raise GatewayFault("ledger_unavailable", "There is no room for what a verification finds.") from error
-        self._task = asyncio.get_running_loop().create_task(self._inspected(began, lock))
+        self._task = asyncio.get_running_loop().create_task(self._carried_out(began, lock))
         return began
 
     async def close(self) -> None:
@@ -111,7 +111,7 @@ class Inspector:
             self._task.cancel()
             await asyncio.wait((self._task,))
 
-    async def _inspected(self, began: Inspection, lock: int) -> None:
+    async def _carried_out(self, began: Verification, lock: int) -> None:
         """Run the command to its end and keep what it says; then let go of the lock."""
         ended = msgspec.structs.replace(began, state=State.FAILED, reason="internal")
         try:
@@ -126,7 +126,7 @@ class Inspector:
                 self._keep(msgspec.structs.replace(ended, finished_ms=self._now_ms()))
             os.close(lock)
 
-    async def _ended(self, began: Inspection, lock: int) -> Inspection:
+    async def _ended(self, began: Verification, lock: int) -> Verification:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             *self._command(began),
@@ -149,7 +149,7 @@ class Inspector:
                 await child.wait()
         return _read(began, child.returncode or 0, said)
 
-    def _command(self, began: Inspection) -> list[str]:
+    def _command(self, began: Verification) -> list[str]:
         options = ["--chain-only"] if began.chain_only else []
         if self._witness is not None and self._witness.exists():
             options += ["--checkpoints", str(self._witness)]
@@ -173,17 +173,17 @@ class Inspector:
             return None
         return descriptor
 
-    def _keep(self, inspection: Inspection) -> None:
+    def _keep(self, one: Verification) -> None:
         draft = self._kept.with_name(".verification.json")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE)
         try:
-            os.write(descriptor, msgspec.json.encode(inspection))
+            os.write(descriptor, msgspec.json.encode(one))
         finally:
             os.close(descriptor)
         draft.replace(self._kept)
 
 
-def _read(began: Inspection, status: int, said: bytes) -> Inspection:
+def _read(began: Verification, status: int, said: bytes) -> Verification:
     try:
         report = msgspec.json.decode(said, type=dict[str, Any])
     except msgspec.MsgspecError:
