@@ -87,6 +87,7 @@ class ScannedRecord(Struct, frozen=True, kw_only=True, gc=False):
     idempotency: Idempotency | UnsetType = UNSET
     byok_fee: Charge | UnsetType = UNSET
     region: str | UnsetType = UNSET
+    judge_of: str | UnsetType = UNSET
     capture: CaptureInfo
 
 
