@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -281,6 +282,25 @@ def test_a_chunked_body_over_the_limit_is_refused_while_it_is_sent(gateway: Gate
         for _ in range(24):
             client.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
         reply = client.reply()
+    assert (reply.status, gateway.record(reply.generation_id)["error_code"]) == (413, "user:payload_too_large")
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("seconds", [0.0, 0.5], ids=["at-once", "slowly"])
+def test_a_refused_upload_may_go_on_to_its_end(gateway: Gateway, framing: str, seconds: float) -> None:
+    """A client that sends all of its 24 MiB before it reads gets the answer, and no reset, however long that takes."""
+    piece, count, pace = b"x" * (4 << 20), 6, threading.Event()
+    head = post(CHAT, b"", gateway.key(), content_length=str(len(piece) * count))
+    if framing == "chunked":
+        head = post(CHAT, b"", gateway.key()).replace(b"content-length: 0", b"transfer-encoding: chunked")
+    with RawClient(gateway.port) as client:
+        client.socket.sendall(head)
+        for _ in range(count):
+            pace.wait(seconds)
+            client.socket.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if framing == "chunked" else piece)
+        reply = client.reply()
+        assert client.closed()
+    assert reply.headers["connection"] == "close"
     assert (reply.status, gateway.record(reply.generation_id)["error_code"]) == (413, "user:payload_too_large")
 
 

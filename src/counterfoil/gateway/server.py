@@ -8,7 +8,8 @@ Rules of the house:
 
 - The key is checked as soon as the head is there, so a stranger cannot make us hold a body.
 - A refused request is answered at once, even while its body is still arriving; the rest of the body is then read and
-  dropped for a moment, because closing with unread data would reset the connection and lose the answer.
+  dropped for as long as it keeps coming, within bounds, because closing with unread data would reset the connection and
+  lose the answer (nginx calls it a lingering close, and has the same two times).
 - Nothing here owns a timer per request. Every wait has a deadline, and one sweep a fifth of a second looks at them all.
 - Requests of one connection are answered in their order; a second one waits for its turn.
 """
@@ -35,8 +36,14 @@ from counterfoil.wire.http1 import CONTINUE, STATUS_LINES
 if TYPE_CHECKING:
     from counterfoil.gateway.run import Gateway
 
-LINGER_SECONDS = 2.0
-"""How long the rest of a refused body is read and dropped before the connection closes."""
+LINGER_SECONDS = 5.0
+"""How long the rest of a refused body may pause while it is read and dropped, before the connection closes."""
+
+LINGER_SECONDS_MAX = 30.0
+"""How long it is read in all: a client that sends a large file all the same reads our answer when it has done so."""
+
+LINGER_SECONDS_STRANGER = 2.0
+"""How long after what was no request at all."""
 
 LINGER_BYTES_MAX = 64 * 1024 * 1024
 
@@ -76,7 +83,8 @@ class ServerProtocol(HttpToolsProtocol):
         self.deadline = 0.0  # loop time; 0 means none
         self.head_size = 0
         self.in_head = False
-        self.lingering = 0
+        self.lingering = 0  # bytes dropped, and one, once nothing is read for its own sake any more
+        self.linger_until = 0.0
         self.unreadable: Fault | None = None  # what came behind a request that is still being answered
         self.peer = ""
         self.hot: Exchange | None = None  # the exchange whose body is arriving
@@ -113,9 +121,7 @@ class ServerProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self.lingering:
-            self.lingering += len(data)
-            if self.lingering > LINGER_BYTES_MAX:
-                self.transport.close()
+            self._drop(len(data))
             return
         if self.in_head:
             self.head_size += len(data)
@@ -423,14 +429,23 @@ class ServerProtocol(HttpToolsProtocol):
             b"%bcontent-type: %b\r\ncache-control: no-store\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
             % (STATUS_LINES[status], media_type.encode(), len(body), body)
         )
-        self._linger()
+        self._linger(LINGER_SECONDS_STRANGER)
 
-    def _linger(self) -> None:
-        """Read and drop for a moment, then close: the answer must not be lost to a reset."""
+    def _linger(self, seconds_max: float = LINGER_SECONDS_MAX) -> None:
+        """Read and drop while more comes, then close: the answer must not be lost to a reset."""
+        now = self.loop.time()
         self.lingering = 1
-        self.deadline = self.loop.time() + LINGER_SECONDS
+        self.linger_until = now + seconds_max
+        self.deadline = min(now + LINGER_SECONDS, self.linger_until)
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
+
+    def _drop(self, size: int) -> None:
+        """Take note that so much more of a refused body was dropped."""
+        self.lingering += size
+        self.deadline = min(self.loop.time() + LINGER_SECONDS, self.linger_until)
+        if self.lingering > LINGER_BYTES_MAX:
+            self.transport.close()
 
     def _too_large(self) -> str:
         return f"The request body is larger than the {self.limits.body_bytes} bytes this gateway accepts."
