@@ -25,7 +25,7 @@ from counterfoil.tenancy.admin import Admin
 from counterfoil.tenancy.keys import KeyKind, compose
 from counterfoil.tenancy.scopes import SCOPES
 from emulators.gateway import Answer, Gateway
-from emulators.raw import RawClient
+from emulators.raw import RawClient, post
 from emulators.scripted import ScriptedUpstream, answer, chat_answer
 
 HIDDEN = "canary-of-acme"
@@ -360,6 +360,21 @@ def test_the_matrix(world: World, row: Row) -> None:
             ]
     assert not wrong, f"{len(wrong)}: {wrong}"
     assert not leaks
+
+
+@pytest.mark.parametrize("key", [None, "cf_sk_nobody"], ids=["none", "malformed"])
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row.body is not None or row.needs == (CALL,)], ids=lambda r: r.route
+)
+def test_a_stranger_is_refused_before_any_of_the_body_is_read(world: World, row: Row, key: str | None) -> None:
+    """The head alone is answered, though it announces a body that never comes."""
+    method = row.route.partition(" ")[0]
+    head = post(row.target.format(**world.victim), b"", key, content_length="1000000").replace(
+        b"POST", method.encode(), 1
+    )
+    with RawClient(world.gateway.port) as client:
+        client.send(head)
+        assert client.reply().status == 401
 
 
 def test_what_was_refused_did_not_happen(world: World) -> None:

@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from starlette.responses import Response
 
 from counterfoil.api import answers
-from counterfoil.api.auth import Guard
+from counterfoil.api.auth import Guard, key_first
 from counterfoil.errors import CallerFault
 from counterfoil.record.record import CapturePolicy, PlaybackMode
 from counterfoil.tenancy.admin import GRACE_MS_MAX, UNSET, Admin, Unset
@@ -255,7 +255,7 @@ class Changes(_Body):
 def router(admin: Admin, directory: Directory) -> APIRouter:
     """Every endpoint of tenancy, over ``admin``; keys are checked against ``directory``."""
     guard = Guard(directory)
-    routes = APIRouter(prefix="/v1", responses=REFUSALS)
+    routes = APIRouter(prefix="/v1", responses=REFUSALS, route_class=key_first(directory))
     _add_teams(routes, admin, guard)
     _add_apps(routes, admin, guard)
     _add_keys(routes, admin, guard)
