@@ -153,14 +153,13 @@ CRASH = """
 import logging, sys
 from counterfoil.config.model import LogConfig
 from counterfoil.process.logs import configure
-import structlog
 
 def crash(secret):
     held = {"authorization": secret}
     return held["nothing"]
 
 configure(LogConfig(level="debug", format=sys.argv[1]))
-for log in (logging.getLogger("uvicorn.error").error, structlog.get_logger("counterfoil").error):
+for log in (logging.getLogger("uvicorn.error").error, logging.getLogger("counterfoil").error):
     try:
         crash("canary-" + "local")
     except KeyError:

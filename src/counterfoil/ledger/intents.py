@@ -28,6 +28,7 @@ import os
 import re
 import struct
 import zlib
+from array import array
 from pathlib import Path
 from typing import Final
 
@@ -62,7 +63,7 @@ class IntentLog:
         self.number = number
         self._descriptor = descriptor
         self._map = mmap.mmap(descriptor, SLOTS * SLOT_BYTES)
-        self._free = [slot for slot in range(SLOTS - 1, -1, -1) if self._map[slot * SLOT_BYTES] == _FREE]
+        self._free = array("H", [slot for slot in reversed(range(SLOTS)) if self._map[slot * SLOT_BYTES] == _FREE])
 
     @classmethod
     def claim(cls, journal: Path, number: int) -> IntentLog | None:
@@ -133,7 +134,10 @@ class IntentLog:
         for slot in range(SLOTS):
             if self._map[slot * SLOT_BYTES] != _FREE:
                 self._map[slot * SLOT_BYTES] = _FREE
-        self._free = list(range(SLOTS - 1, -1, -1))
+        self._free = array("H", reversed(range(SLOTS)))
+        # All of the file was looked at just now. It stays the kernel's, but not this process's: calls use a few slots.
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         """Give the file up. Its open slots stay open for the next owner."""

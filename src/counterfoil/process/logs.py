@@ -1,16 +1,20 @@
-"""What the gateway says about itself, on standard error. Never a prompt, never a credential."""
+"""What the gateway says about itself, on standard error. Never a prompt, never a credential.
+
+The standard library's loggers and two formatters: a package for it, and what it loads for colours, would take a
+twentieth of an idle gateway's memory.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from typing import Final
-
-import structlog
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from counterfoil.config.model import LogConfig
 
-FIELDS: Final = ("bodies", "checkpoints", "code", "reason", "run_id", "state")
+FIELDS: Final = ("bodies", "checkpoints", "code", "reason", "run_id", "state", "status", "worker")
 """What our own loggers put beside an event. Others' extras stay out: nobody has checked that they hold no prompt."""
 
 
@@ -22,36 +26,43 @@ def _without_query(record: logging.LogRecord) -> bool:
     return True
 
 
+class _Lines(logging.Formatter):
+    """One line an event: what happened and how bad it is, who says so and when, and the fields on our list."""
+
+    def entry(self, record: logging.LogRecord) -> dict[str, Any]:
+        """The line's parts."""
+        extras = vars(record)
+        found = {name: extras[name] for name in FIELDS if name in extras}
+        found |= {"event": record.getMessage(), "level": record.levelname.lower(), "logger": record.name}
+        found["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
+        if record.exc_info:
+            found["exception"] = self.formatException(record.exc_info)
+        return found
+
+
+class _Json(_Lines):
+    """For machines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(self.entry(record), default=repr)
+
+
+class _Console(_Lines):
+    """For people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        found = self.entry(record)
+        trace = f"\n{found.pop('exception')}" if "exception" in found else ""
+        when, level, event, logger = (found.pop(name) for name in ("timestamp", "level", "event", "logger"))
+        return f"{when} [{level}] {event} [{logger}]{''.join(f' {k}={v}' for k, v in found.items())}{trace}"
+
+
 def configure(config: LogConfig) -> None:
-    """Set up structlog and the standard library's loggers (uvicorn's, asyncio's) to write the same lines."""
+    """Let every logger, ours and others' (uvicorn's, asyncio's), write the same lines."""
     level = getattr(logging, config.level.upper())
     console = config.format == "console" or (config.format == "auto" and sys.stderr.isatty())
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        cache_logger_on_first_use=True,
-    )
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
-    )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=FIELDS)],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                renderer,
-            ],
-        )
-    )
+    handler.setFormatter(_Console() if console else _Json())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -20,9 +21,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-import structlog
-
-log = structlog.get_logger("counterfoil.supervisor")
+_log = logging.getLogger("counterfoil.supervisor")
 
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MAX_SECONDS = 1.0
@@ -76,7 +75,7 @@ class Supervisor:
             del self._running[index]
             if self._stopping.is_set():
                 return
-            log.error("worker_died", worker=index, status=status)
+            _log.error("worker_died", extra={"worker": index, "status": status})
             if loop.time() - began >= STEADY_SECONDS:
                 backoff = BACKOFF_FIRST_SECONDS
                 continue
