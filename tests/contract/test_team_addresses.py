@@ -160,6 +160,16 @@ def test_through_a_proxy_the_judged_address_is_asked_for(place: Place) -> None:
         "https://127.0.0.1/v1",
         "https://u@models.example.com",
         "https://models.example.com:22",
+        "https://2130706433/v1",
+        "https://0x7f000001/v1",
+        "https://0177.0.0.1/v1",
+        "https://127.1/v1",
+        "https://169.254.169.254/latest",
+        "https://[::1]/v1",
+        "https://[fe80::1]/v1",
+        "https://[::ffff:10.0.0.1]/v1",
+        "https://[64:ff9b::a9fe:a9fe]/v1",
+        "https://[2002:7f00:1::]/v1",
     ],
 )
 def test_the_control_plane_refuses_what_could_never_be_used(place: Place, base_url: str) -> None:

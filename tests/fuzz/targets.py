@@ -13,9 +13,11 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import socket
 import zlib
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import zstandard
@@ -30,8 +32,11 @@ from counterfoil.gateway.relay import answer_fields
 from counterfoil.ledger.packing import Packer, Unpacker
 from counterfoil.pricing import litellm
 from counterfoil.pricing.overlay_file import parse_overlay
-from counterfoil.record import ids
+from counterfoil.providers.addresses import TeamAddresses
+from counterfoil.record import codec, ids, scan
+from counterfoil.record.charge import Line
 from counterfoil.record.usage import Usage
+from counterfoil.replay import cassette, override
 from counterfoil.surfaces import registry
 from counterfoil.surfaces.base import Call, Reading, Request, Surface
 from counterfoil.surfaces.complaint import MESSAGE_MAX, complaint_of
@@ -50,6 +55,7 @@ _MEDIA_TYPES = (b"application/json", b"multipart/form-data; boundary=b", b"text/
 _INPUT_MAX = 1 << 16
 _unpack = Unpacker().unpack
 _pack = Packer().pack
+_decode_lines = msgspec.json.Decoder(tuple[Line, ...]).decode
 
 
 def pieces(data: bytes) -> tuple[bytes, list[bytes]]:
@@ -382,6 +388,50 @@ def litellm_file(data: bytes) -> None:
         assert "has too many digits for a price" in str(error)
 
 
+def team_address(data: bytes) -> None:
+    """A base_url that passes has one reading: https, a host that is a name or an address, a plain path."""
+    text = data.decode("utf-8", "replace")
+    try:
+        TeamAddresses().check(text)
+    except CallerFault as fault:
+        assert (fault.code, fault.param) == ("user:invalid_field", "base_url")
+        return
+    parts = urlsplit(text)
+    assert (parts.scheme, parts.query, parts.fragment, parts.username) == ("https", "", "", None)
+    assert parts.port in (None, 443)
+    host = parts.hostname or ""
+    assert text.startswith(f"https://{parts.netloc}")
+    assert parts.netloc.isascii()
+    try:
+        address = socket.inet_aton(host)
+    except OSError:
+        return
+    assert TeamAddresses().permits(socket.inet_ntoa(address)), "a spelling of an address that leads inside"
+
+
+def edited_body(data: bytes) -> None:
+    """A body that is edited and written again says the same, and its numbers are spelt as they were."""
+    try:
+        found = override.parse(data)
+    except CallerFault as fault:
+        assert fault.code == "user:invalid_json"
+        return
+    written = override.write(found)
+    assert override.parse(written) == found
+    assert override.write(override.parse(written)) == written
+
+
+def cursor(data: bytes) -> None:
+    """A cursor is one of ours, and comes back the same, or is refused by its name."""
+    try:
+        found = filtering.parse_cursor(data.decode("latin-1"))
+    except CallerFault as fault:
+        assert fault.param == "cursor"
+        return
+    if found is not None:
+        assert filtering.parse_cursor(filtering.cursor_text(found)) == found
+
+
 # At rest.
 
 
@@ -392,6 +442,35 @@ def capture(data: bytes) -> None:
     except ValueError:
         return
     assert capture_body.decode(capture_body.encode(found)) == found
+
+
+def scanned(data: bytes) -> None:
+    """What the quick reading of a record takes is a record, with the same fields, usage and lines."""
+    try:
+        quick = scan.scan(data)
+        usage = scan.usage_of(quick.usage)
+        lines = _decode_lines(quick.pricing_lines)
+    except (msgspec.MsgspecError, ValueError):
+        return
+    if any(attempt.usage != quick.usage for attempt in quick.attempts):
+        return  # which the verification reads whole
+    if any(attempt.pricing_lines not in (scan.NOTHING, quick.pricing_lines) for attempt in quick.attempts):
+        return
+    whole = codec.decode(data)
+    assert (whole.usage, whole.pricing_lines) == (usage, lines)
+    for name in whole.__struct_fields__:
+        if name not in ("usage", "pricing_lines", "attempts", "currency", "schema"):
+            assert getattr(whole, name) == getattr(quick, name), name
+    assert len(whole.attempts) == len(quick.attempts)
+
+
+def cassette_file(data: bytes) -> None:
+    """A cassette that is read is written as one that reads the same, or is refused as a fault of the operator's."""
+    try:
+        found = cassette.parse(data)
+    except ConfigError:
+        return
+    assert cassette.parse(b"".join(cassette.lines(found))) == found
 
 
 def packed(data: bytes) -> None:
@@ -426,7 +505,12 @@ TARGETS: dict[str, Target] = {
         litellm_file,
         capture,
         packed,
+        scanned,
         canonical_body,
+        cassette_file,
+        cursor,
+        edited_body,
+        team_address,
     )
 }
 """Every target by its name, which is its folder's name in the corpus."""
