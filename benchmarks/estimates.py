@@ -85,7 +85,7 @@ def _sides(
 def main() -> None:
     """Print the table."""
     data = Path(os.environ["COUNTERFOIL_TEST_DATA"]) / "wire-captures-open.jsonl.gz"
-    tokenizer = Tokenizer()
+    tokenizer = Tokenizer().load()
     errors: dict[tuple[str, str], list[float]] = defaultdict(list)
     with gzip.open(data, "rt") as lines:
         for line in lines:

@@ -77,6 +77,16 @@ ZERO_METERS = {
     # A web fetch costs nothing beside its tokens: platform.claude.com, documentation of the web fetch tool.
     "anthropic": ("web_fetches",),
 }
+TOOL_RATES = {
+    # What a search costs by the version of the tool and the kind of model: developers.openai.com/api/docs/pricing.
+    # The earlier version (web_search_preview, and the models that always search with it) is dearer where the model does
+    # not reason; the tokens of what it found are free there, and not in the usage.
+    **{
+        ("openai", model): {"web_searches.preview": ("25", 1_000)}
+        for model in ("gpt-4o", "gpt-4o-2024-05-13", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-4o-search-preview")
+    },
+    ("openai", "gpt-5-search-api"): {"web_searches": ("10", 1_000)},
+}
 REGIONS = {
     # Inference kept in the United States costs a tenth more for tokens, from Opus 4.6 and Sonnet 4.6 on:
     # platform.claude.com, data residency; docs.aws.amazon.com/claude-platform, data residency.
@@ -199,6 +209,9 @@ def _entry(
     }
     if rates and when is None:
         rates.update(dict.fromkeys(ZERO_METERS.get(provider, ()), Rate(price=0, size=1)))
+    if when is None:
+        for meter, (price, size) in TOOL_RATES.get((provider, model), {}).items():
+            rates[meter] = Rate(*exact(price, size))
     rates.update(kinds or {})
     start, windows = None, ()
     if isinstance(constraint, types.StartDateConstraint):

@@ -61,6 +61,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     Raises :class:`ConfigError` for a configuration or a folder that cannot be used.
     """
     loop = asyncio.get_running_loop()
+    estimator = await make_estimator(loop) if config.estimates.tokens else None
     book = price_book(config, folder)
     routes = make_routes(config)
     ledger = open_ledger(config, folder, loop)
@@ -84,7 +85,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
             unknown_surface=registry.unknown,
             is_control=lambda path: path.startswith(tuple(control)) and not registry.is_google(path),
             playback=Playback(library, pointers(",".join(config.playback.ignore)), config.playback.speed),
-            estimator=Estimator(loop, Tokenizer()) if config.estimates.tokens else None,
+            estimator=estimator,
             team_addresses=team_addresses,
             team_ca_file=str(byok.ca_file) if byok.ca_file is not None else None,
         ),
@@ -117,6 +118,20 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     board.start(host.give_up)
     runs.take_up()
     return host
+
+
+def check(config: Config, folder: DataFolder) -> None:
+    """Find what would keep every worker from starting, before the first is. Raises :class:`ConfigError`."""
+    if config.estimates.tokens:
+        Tokenizer()
+    price_book(config, folder)
+    make_routes(config)
+
+
+async def make_estimator(loop: asyncio.AbstractEventLoop) -> Estimator:
+    """What counts tokens, loaded, so that no call waits for it. Raises :class:`ConfigError` without its extra."""
+    tokenizer = Tokenizer()
+    return Estimator(loop, await loop.run_in_executor(None, tokenizer.load))
 
 
 def open_ledger(config: Config, folder: DataFolder, loop: asyncio.AbstractEventLoop) -> Ledger:

@@ -23,7 +23,7 @@ def test_half_of_the_estimated_answers_are_near() -> None:
     path = DATA / "wire-captures-open.jsonl.gz"
     if not path.is_file():
         pytest.skip(f"recorded traffic is not here: {path}")
-    tokenizer, errors = Tokenizer(), defaultdict[str, list[float]](list)
+    tokenizer, errors = Tokenizer().load(), defaultdict[str, list[float]](list)
     with gzip.open(path, "rt") as lines:
         for line in lines:
             for one in compared(json.loads(line), tokenizer):

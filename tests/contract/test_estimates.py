@@ -124,6 +124,15 @@ def test_an_answer_that_was_not_kept_is_not_guessed(place: Place) -> None:
     assert told(record) == ("partial", ["prompt_tokens"], ASKED, 0, "partial")
 
 
+def test_what_was_no_answer_is_not_guessed(place: Place) -> None:
+    """A success whose bytes nobody can read is refused: nothing is known of what it cost, and nothing is made up."""
+    place.upstream.script = answer(chat_answer("".join(WORDS)), content_encoding="zip")
+    record = place.call({"messages": HELLO})
+    assert record["error_code"] == "upstream:invalid_response"
+    assert (record["usage"]["source"], record["usage"]["prompt_tokens"]) == ("absent", 0)
+    assert record["cost_state"] == "unknown"
+
+
 def test_reported_usage_is_never_touched(place: Place) -> None:
     """Nothing is estimated where the provider says all."""
     place.upstream.script = answer(chat_answer("".join(WORDS)))

@@ -13,14 +13,19 @@ import pytest
 SECONDS_MAX = 60
 
 
-def serve(folder: Path, *arguments: str, config: str | None = "providers: {}\n") -> subprocess.CompletedProcess[str]:
-    """``counterfoil serve`` that is expected to end by itself."""
+def serve(
+    folder: Path, *arguments: str, config: str | None = "providers: {}\n", hides: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """``counterfoil serve`` that is expected to end by itself. The package that it ``hides`` is not there for it."""
     named: list[str] = []
     if config is not None:
         (folder / "counterfoil.yaml").write_text(config)
         named = ["--config", str(folder / "counterfoil.yaml")]
     command = [sys.executable, "-m", "counterfoil", "serve", *named, *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COUNTERFOIL_")}
+    if hides:
+        (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules[{hides!r}] = None\n")
+        environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment.get("PYTHONPATH", "")])
     return subprocess.run(
         command, capture_output=True, text=True, timeout=SECONDS_MAX, check=False, cwd=folder, env=environment
     )
@@ -80,3 +85,21 @@ def test_an_unusable_configuration_is_named_with_its_line(
     """File, line and what is wrong; nothing was started."""
     extra = ("--config", str(tmp_path / "nowhere.yaml")) if config is None else ()
     told(serve(tmp_path, *extra, "--data", str(tmp_path / "data"), config=config), *words)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_estimates_without_their_extra_are_refused(workers: str, tmp_path: Path) -> None:
+    """Nobody finds out by a missing figure that the tokenizer is not installed: the gateway says what to install."""
+    done = serve(
+        tmp_path, "--data", str(tmp_path / "data"), "--workers", workers,
+        config="estimates: {tokens: true}\n", hides="bpe_openai",
+    )  # fmt: skip
+    told(done, "estimates.tokens", "counterfoil[tokenizer]")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_prices_that_cannot_be_read_are_refused(workers: str, tmp_path: Path) -> None:
+    """With the line, and by the parent of several workers, none of which would ever start."""
+    (tmp_path / "prices.yaml").write_text("prices:\n  - {model: m, rates: {input_tokens: dear}}\n")
+    done = serve(tmp_path, "--data", str(tmp_path / "data"), "--workers", workers, config="prices_file: prices.yaml\n")
+    told(done, "prices.yaml:2", "not dear")

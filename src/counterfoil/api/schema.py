@@ -134,7 +134,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "meters": "What is billed beside tokens: requests, images, characters, pages, web_searches, input_audio_ms, "
         "output_audio_ms and others.",
         "source": "reported by the provider, estimated by us, partial, or absent.",
-        "estimated": "Which of the totals are an estimate of ours; the others are as reported. Absent when none is.",
+        "estimated": "What the provider did not report: totals that are our estimate, meters that are the least.",
     },
     "Idempotency": {
         "key": "The client's key; null where the capture policy keeps no details.",

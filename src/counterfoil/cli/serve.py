@@ -52,6 +52,7 @@ def serve(
     listener = listen(settings)
     if settings.workers == 1:
         return uvloop.run(_serve_here(settings, folder, listener))
+    compose.check(settings, folder)
     return uvloop.run(_supervise(settings, listener, lock))
 
 

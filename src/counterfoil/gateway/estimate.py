@@ -4,7 +4,8 @@ An estimate is better than *unknown* and worse than a report, and says so everyw
 ``usage.estimated`` names the counts that are ours, and the cost's state is ``estimated``. What the provider did report
 (Anthropic tells the input when a stream begins) is kept; only the rest is estimated.
 
-The tokenizer is OpenAI's, from the optional extra ``tokenizer``; nothing is loaded before it is needed first, and the
+The tokenizer is OpenAI's, from the optional extra ``tokenizer``. It is loaded before the gateway serves, because
+importing it holds the interpreter's lock for a fifth of a second at a time: later, every call would wait for that. The
 counting runs in a thread, off the loop. It is exact for the text of OpenAI's models and an approximation for all
 others; docs/pricing.md has the errors measured. Rejected: counting bytes (off by half where the language is not
 English), and asking a provider's own counter (a second call that the client did not make).
@@ -18,7 +19,6 @@ import importlib.util
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET
 
 from counterfoil.errors import ConfigError
 from counterfoil.gateway.relay import Relay, Way
@@ -33,12 +33,14 @@ PER_MESSAGE: Final = 4
 OPENING: Final = 3
 """Tokens that frame a message, and that open the answer. Source: OpenAI cookbook, counting tokens, read 2026-11."""
 SURFACES: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
+_NEW_WORDS, _OLD_WORDS = "o200k_base", "cl100k_base"
 _OLD: Final = ("gpt-4-", "gpt-3.5", "text-embedding")
+_REFUSED: Final = frozenset({"invalid_response", "response_too_large"})
 _WANTING: Final = frozenset({UsageSource.ABSENT, UsageSource.PARTIAL})
 
 
 class Tokenizer:
-    """Counts tokens. Loading takes about a second and 100 MB, at the first count; safe from one thread at a time.
+    """Counts tokens, once :meth:`load` has loaded it. Safe from one thread at a time.
 
     Raises :class:`ConfigError` when the extra is not installed.
     """
@@ -48,18 +50,18 @@ class Tokenizer:
             raise ConfigError('estimates.tokens needs the extra tokenizer: pip install "counterfoil[tokenizer]"')
         self._encodings: dict[str, Any] = {}
 
+    def load(self) -> Tokenizer:
+        """Load the vocabularies, which takes two seconds and 170 MB."""
+        # Not imported at the top: an optional extra of 70 MB, which most gateways never need.
+        package: Any = importlib.import_module(PACKAGE)
+        self._encodings = {name: package.get_encoding(name) for name in (_NEW_WORDS, _OLD_WORDS)}
+        return self
+
     def count(self, text: str, model: str) -> int:
         """The tokens of ``text`` for ``model``, or for the nearest model that is known."""
-        encoding = self._encoding("cl100k_base" if model == "gpt-4" or model.startswith(_OLD) else "o200k_base")
+        encoding = self._encodings[_OLD_WORDS if model == "gpt-4" or model.startswith(_OLD) else _NEW_WORDS]
         pieces = (text[at : at + PIECE_CHARACTERS] for at in range(0, len(text), PIECE_CHARACTERS))
         return sum(len(encoding.encode_ordinary(piece.encode(errors="replace").decode())) for piece in pieces)
-
-    def _encoding(self, name: str) -> Any:
-        found = self._encodings.get(name)
-        if found is None:
-            # Not imported at the top: an optional extra of 70 MB, which most gateways never need.
-            found = self._encodings[name] = importlib.import_module(PACKAGE).get_encoding(name)
-        return found
 
 
 class Estimator:
@@ -72,8 +74,13 @@ class Estimator:
 
     def wanted(self, call: Call, relay: Relay) -> bool:
         """Whether there is something to estimate: a good answer of generated text whose usage nobody told in full."""
-        if not 200 <= relay.status < 300 or relay.reading().usage.source not in _WANTING:
+        usage, fault = relay.reading().usage, relay.fault
+        if not 200 <= relay.status < 300 or usage.source not in _WANTING:
             return False
+        if fault is not None and fault.short_code in _REFUSED and not relay.reading().has_output:
+            return False  # it was no answer
+        if usage.estimated and usage.completion_tokens:
+            return False  # the tokens are reported; what is missing beside them cannot be counted in text
         path = call.endpoint.partition("?")[0]
         return path in SURFACES or path.endswith(("generateContent", "streamGenerateContent"))
 
@@ -116,7 +123,7 @@ class Estimator:
             completion_tokens=completion,
             total_tokens=prompt + completion,
             source=UsageSource.ESTIMATED if whole and answered is not None and answered.whole else UsageSource.PARTIAL,
-            estimated=tuple(ours) or UNSET,
+            estimated=(*ours, *(usage.estimated or ())),
         )
 
     def _count(self, text: prose.Prose, model: str) -> int:

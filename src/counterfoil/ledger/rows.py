@@ -176,7 +176,7 @@ def columns_of(
         usage.completion_tokens,
         record.cost_nanos,
         record.cost_state,
-        unpriced(record.cost_state, lines),
+        unpriced(record.cost_state, lines, usage.estimated),
         None if fee is UNSET else fee.nanos,
         None if fee is UNSET else fee.state,
         record.provider_cost_nanos,

@@ -21,7 +21,7 @@ from counterfoil.pricing.shapes import Part, Shape, Term
 from counterfoil.pricing.sheet import FELL_BACK, PRICED, UNPRICED, Sheet, Slot
 from counterfoil.record.charge import NOTHING_SERVED, Charge, CostState, Line, LineState
 from counterfoil.record.money import amount_nanos
-from counterfoil.record.usage import Usage, UsageSource
+from counterfoil.record.usage import TOTALS, Usage, UsageSource
 
 _Parts = list[tuple[Slot, int]]
 _NO_COUNTS: dict[str, int] = {}
@@ -336,8 +336,7 @@ def _verdict(sheet: Sheet, usage: Usage, lines: list[Line], weight: int, *, cut:
             return CostState.UNKNOWN, sheet.reason
         return CostState.FREE, "the provider reported that nothing was consumed"
     if source is UsageSource.PARTIAL:
-        ours = f"; {_estimated(usage)}" if usage.estimated else ""
-        return CostState.PARTIAL, f"only part of the usage is known{ours}"
+        return CostState.PARTIAL, _partly(usage)
     if source is UsageSource.ESTIMATED:
         return CostState.ESTIMATED, _estimated(usage)
     if cut:
@@ -347,9 +346,21 @@ def _verdict(sheet: Sheet, usage: Usage, lines: list[Line], weight: int, *, cut:
     return CostState.EXACT, None
 
 
+def _partly(usage: Usage) -> str:
+    """What of the usage is missing, as far as that has a name."""
+    named = usage.estimated or ()
+    meters = ", ".join(name for name in named if name not in TOTALS)
+    parts = ["only part of the usage is known"]
+    if meters:
+        parts.append(f"the provider does not report {meters}, of which the least is charged")
+    if any(name in TOTALS for name in named):
+        parts.append(_estimated(usage))
+    return "; ".join(parts)
+
+
 def _estimated(usage: Usage) -> str:
     """What of the usage is an estimate: never a part of it without saying that the rest is not."""
-    ours = usage.estimated
+    ours = [name for name in usage.estimated or () if name in TOTALS]
     if not ours or len(ours) == 2:
         return "the usage is an estimate"
     return f"the usage is an estimate in {ours[0]}; the rest is as the provider reported it"

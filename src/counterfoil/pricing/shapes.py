@@ -5,8 +5,8 @@ found out once per sheet and shape, and a call is a walk over ready parts: a qua
 The result is that of the thorough split (``meters``, ``charging``), which is asked whenever the counts contradict each
 other; a property test holds the two equal for any usage.
 
-Rejected: code generated per shape (twice as fast again, and nobody could read a price from it), and caching charges by
-usage (two calls hardly ever agree in all counts).
+Rejected: code generated per shape, in which nobody could read a price, and caching charges by usage, because two calls
+hardly ever agree in all counts.
 """
 
 from __future__ import annotations

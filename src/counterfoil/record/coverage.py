@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from counterfoil.record.charge import Charge, CostState, Line, LineState
+from counterfoil.record.usage import TOTALS
 
 NO_USAGE: Final = "usage"
 """Stands for the meter of a record whose usage, not whose price, is what is missing."""
@@ -20,11 +21,15 @@ METERS_MAX: Final = 100
 _INCOMPLETE: Final = frozenset({CostState.UNKNOWN, CostState.PARTIAL})
 
 
-def unpriced(state: CostState, lines: Sequence[Line]) -> str | None:
-    """The meters of one record without a price, a line each; None when nothing is missing."""
+def unpriced(state: CostState, lines: Sequence[Line], uncounted: Sequence[str] | UnsetType = UNSET) -> str | None:
+    """The meters of one record without a price, or whose number nobody told, a line each; None when none is missing.
+
+    ``uncounted`` is what the usage says is not reported (:attr:`~counterfoil.record.usage.Usage.estimated`).
+    """
     if state not in _INCOMPLETE:
         return None
     names = {line.meter for line in lines if line.state is LineState.UNPRICED}
+    names.update(name for name in uncounted or () if name not in TOTALS)
     return "\n".join(sorted(names)) or NO_USAGE
 
 
@@ -61,6 +66,10 @@ class Coverage(Struct):
         }
 
 
+class _Used(Struct, frozen=True):
+    estimated: tuple[str, ...] | UnsetType = UNSET
+
+
 class _Priced(Struct):
     """What is read of a record to add it up."""
 
@@ -70,6 +79,7 @@ class _Priced(Struct):
     provider_cost_nanos: int | None = None
     pricing_lines: tuple[Line, ...] = ()
     byok_fee: Charge | UnsetType = UNSET
+    usage: _Used = _Used()
 
 
 _decode = msgspec.json.Decoder(_Priced).decode
@@ -88,7 +98,8 @@ class Sums:
         """Count one record. ``data`` is it as it is stored or as it is served."""
         priced = _decode(data)
         self._cost_nanos += priced.cost_nanos
-        self._coverage.add(priced.cost_state, unpriced(priced.cost_state, priced.pricing_lines))
+        missing = unpriced(priced.cost_state, priced.pricing_lines, priced.usage.estimated)
+        self._coverage.add(priced.cost_state, missing)
         said = priced.provider_cost_nanos
         if said is not None:
             self._reported.add(priced.cost_state, 1, priced.cost_nanos, said)

@@ -11,6 +11,7 @@ exact price; everything else is counted in its own unit.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -35,8 +36,9 @@ class Usage(Struct, frozen=True, omit_defaults=False, gc=False):
     ``meters`` keys: ``requests``, ``images``, ``input_images``, ``characters``, ``pages``, ``web_searches``,
     ``file_searches``, ``code_executions``, ``search_units``, ``embeddings``, ``input_audio_ms``, ``output_audio_ms``,
     ``input_video_ms``, ``output_video_ms`` and any further meter a provider names.
-    ``estimated`` names the counts that are an estimate of ours (``prompt_tokens``, ``completion_tokens``) where the
-    provider did not report them; the others are as reported.
+    ``estimated`` names the counts that the provider did not report: totals (``prompt_tokens``, ``completion_tokens``)
+    are an estimate of ours, and of a meter at least as many as ``meters`` says were consumed. The others are as
+    reported.
     """
 
     prompt_tokens: int = 0
@@ -48,5 +50,8 @@ class Usage(Struct, frozen=True, omit_defaults=False, gc=False):
     source: UsageSource = UsageSource.ABSENT
     estimated: tuple[str, ...] | UnsetType = UNSET
 
+
+TOTALS: Final = ("prompt_tokens", "completion_tokens")
+"""The counts that :attr:`Usage.estimated` may name beside meters."""
 
 ABSENT = Usage()

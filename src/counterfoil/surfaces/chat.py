@@ -4,7 +4,10 @@ A stream's usage stands in a frame of its own, with empty ``choices``, and comes
 ``stream_options.include_usage``. We always ask; from a client that did not, the frame is withheld. A usage object on a
 frame with choices (Perplexity, OpenRouter, Groq's ``x_groq``) is part of the answer and passes.
 
-Source: OpenAI API reference, chat completion chunk object, read 2026-11.
+OpenAI's search models search the web for every answer and bill it by the call, as others do for answers that cite
+pages; usage does not count it. One search at least is metered then, and the usage is *partial*.
+
+Source: OpenAI API reference, chat completion chunk object, and guide to web search, read 2026-11.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 import msgspec
 
 from counterfoil.errors import CallerFault
+from counterfoil.surfaces import metering
 from counterfoil.surfaces.base import Call, Outgoing, Request
 from counterfoil.surfaces.calls import flag, json_body, model_of, splice_model, tags_of, word
 from counterfoil.surfaces.families import JsonSurface
@@ -23,6 +27,7 @@ from counterfoil.surfaces.stream import DROP, END, PASS, StreamMeter, Verdict, t
 from counterfoil.wire.json_object import JsonObject, read, tail_object
 
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"(\w+)"')
+_SEARCHES = re.compile(r"(?:^|/)gpt-[\w.-]*-search-(preview|api)")
 _ASK = b'"stream_options":{"include_usage":true},'
 _OUTPUT_NAMES = (
     "content",
@@ -112,6 +117,8 @@ class ChatMeter(StreamMeter):
     words = telling(b'"usage"', b'"finish_reason"', b"error")
     holes = (b'"content":"', b'"obfuscation":"')
 
+    _cites = False
+
     def event(self, name: bytes, data: bytes) -> Verdict:
         """One chunk, ``[DONE]``, or an error."""
         if data == b"[DONE]":
@@ -155,9 +162,26 @@ class ChatMeter(StreamMeter):
         choices = sequence(answer.get("choices"))
         for choice in choices:
             self._choice(mapping(choice))
+            self._cites = self._cites or _cites(mapping(mapping(choice).get("message")).get("annotations"))
         self.merge_usage(answer.get("usage") or mapping(answer.get("x_groq")).get("usage"))
         if answer.get("error") and not choices:
             self.complain(answer)
+
+    def settle(self) -> None:
+        """Fill the reading, with a search that the usage does not count."""
+        super().settle()
+        reading = self._reading
+        model = reading.native_model or self._call.model
+        if self._cites or "-search-" in model:
+            found = _SEARCHES.search(model)
+            if self._cites or (found and (self._usage or self.output_seen)):
+                meter = "web_searches.preview" if found and found[1] == "preview" else "web_searches"
+                reading.usage = metering.unseen(reading.usage, {meter: 1})
+
+
+def _cites(annotations: object) -> bool:
+    """Whether an answer cites pages of the web, so that somebody looked for them."""
+    return bool(annotations) and any(mapping(note).get("type") == "url_citation" for note in sequence(annotations))
 
 
 def has_output(choice: dict[str, Any]) -> bool:

@@ -37,6 +37,7 @@ from counterfoil.wire.sse import fields
 METHODS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents", "countTokens")
 
 _PATH = re.compile(rf"/(v1|v1beta|v1beta1)/(models|tunedModels)/(.+):({'|'.join(METHODS)})\Z", re.DOTALL)
+_SEARCH = re.compile(rb'"google_?[sS]earch')
 _WHOLE_PART = ("functionCall", "inlineData", "executableCode", "codeExecutionResult", "fileData")
 
 
@@ -125,6 +126,7 @@ class GeminiMeter(StreamMeter):
         self._array: ArrayCutter | None = None
         self._lead: bytes | None = b""  # what came before the first byte that tells what this is
         self._searches = 0
+        self._unread = False
 
     def push(self, data: bytes) -> bytes:
         """Take the next bytes of the body; give those that may leave now."""
@@ -191,6 +193,7 @@ class GeminiMeter(StreamMeter):
     def long(self, head: bytes, tail: bytes) -> Verdict:
         """A part too long to hold (an image): how it ended and its usage stand at its end."""
         self.output_seen = True
+        self._unread = True
         self.merge_usage(parse(tail_object(tail, b"usageMetadata")))
         found = re.search(rb'"finishReason"\s*:\s*"(\w+)"', tail)
         if found is None:
@@ -222,7 +225,10 @@ class GeminiMeter(StreamMeter):
         if not self._reading.complete and self._last:
             self._interim()
         meters = {"web_searches": self._searches} if self._searches else None
-        self._reading.usage = metering.gemini_usage_of(self._usage, meters)
+        usage = metering.gemini_usage_of(self._usage, meters)
+        if self._unread and _SEARCH.search(self._call.body):
+            usage = metering.unseen(usage, {"web_searches": 0})
+        self._reading.usage = usage
 
     def _interim(self) -> None:
         """Take the usage of the newest part that left unread."""

@@ -479,6 +479,27 @@ def _modalities(entries: object, prefix: str, found: dict[str, int]) -> None:
             found[prefix + detail] = found.get(prefix + detail, 0) + tokens
 
 
+def unseen(usage: Usage, meters: dict[str, int]) -> Usage:
+    """``usage`` beside which a provider bills ``meters`` without telling their numbers: those given are the least.
+
+    A meter that the usage counts itself is not among them.
+    """
+    counted = {name.partition(".")[0] for name in usage.meters or ()}
+    missing = {name: least for name, least in meters.items() if name.partition(".")[0] not in counted}
+    if not missing:
+        return usage
+    return Usage(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.total_tokens,
+        usage.prompt_tokens_details,
+        usage.completion_tokens_details,
+        {**(usage.meters or {}), **{name: least for name, least in missing.items() if least}} or UNSET,
+        UsageSource.PARTIAL,
+        tuple(missing),
+    )
+
+
 def partial(usage: Usage) -> Usage:
     """The same usage, of an answer that broke off before its final count."""
     if usage.source is not UsageSource.REPORTED:

@@ -22,12 +22,22 @@ _ENDS = ("response.completed", "response.failed", "response.incomplete")
 _END_IN_HEAD = re.compile(rb"response\.(completed|failed|incomplete)\b")
 _UNFINISHED = ("queued", "in_progress")
 _QUIET_ITEMS = (None, "message", "reasoning")
+_PREVIEW = "web_search_preview"
 _TOOLS = {
     "web_search_call": "web_searches",
     "file_search_call": "file_searches",
     "image_generation_call": "image_generations",
     "code_interpreter_call": "code_executions",
 }
+
+
+_ASKED = {
+    b'"web_search': "web_searches",
+    b'"file_search': "file_searches",
+    b'"image_generation': "image_generations",
+    b'"code_interpreter': "code_executions",
+}
+"""How a request names the tools that are billed by the call."""
 
 
 class ResponsesSurface(JsonSurface):
@@ -66,6 +76,7 @@ class ResponsesMeter(StreamMeter):
         super().__init__(call)
         self._meters: dict[str, int] = {}
         self._containers: set[str] = set()
+        self._unread = False
 
     def event(self, name: bytes, data: bytes) -> Verdict:
         """One event."""
@@ -86,7 +97,7 @@ class ResponsesMeter(StreamMeter):
         return PASS
 
     def long(self, head: bytes, tail: bytes) -> Verdict:
-        """A snapshot of a large response: its usage stands near its end."""
+        """A snapshot of a large response: its usage stands near its end. Its calls of tools cannot be counted."""
         found = _END_IN_HEAD.search(head)
         if found is None:
             self.output_seen = True
@@ -95,6 +106,7 @@ class ResponsesMeter(StreamMeter):
         self._reading.finish_reason = found[1].decode()
         self._reading.complete = True
         self.output_seen = True
+        self._unread = True
         return END
 
     def body(self, body: Any) -> None:
@@ -110,6 +122,8 @@ class ResponsesMeter(StreamMeter):
         reading.has_output = reading.has_output or bool(output)
         for item in map(mapping, output):
             meter = _TOOLS.get(str(item.get("type")))
+            if meter == "web_searches" and _previews(answer):
+                meter = "web_searches.preview"
             if meter is not None and self._is_billed(item):
                 self._meters[meter] = self._meters.get(meter, 0) + 1
         if complaint_in(answer) is not None:
@@ -129,6 +143,14 @@ class ResponsesMeter(StreamMeter):
         super().settle()
         if self._meters:
             self._reading.usage = metering.usage_of(self._usage, self._meters)
+        if self._unread:
+            asked = {meter: 0 for word, meter in _ASKED.items() if word in self._call.body}
+            self._reading.usage = metering.unseen(self._reading.usage, asked)
+
+
+def _previews(answer: dict[str, Any]) -> bool:
+    """Whether the searches of a response were made by the earlier version of the tool, which has its own price."""
+    return any(str(mapping(tool).get("type")).startswith(_PREVIEW) for tool in sequence(answer.get("tools")))
 
 
 def _was_done(item: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from counterfoil.errors import CallerFault, GatewayFault, UpstreamFault
 from counterfoil.record.usage import UsageSource
@@ -96,6 +97,46 @@ def test_a_response(bench):
     assert reading.usage.meters == {"web_searches": 1, "file_searches": 1}
     queued = bench.whole("/v1/responses", {"id": "r", "status": "queued", "usage": None, "output": []})
     assert (queued.finish_reason, queued.usage.source, queued.has_output) == (None, UsageSource.ABSENT, False)
+
+
+def test_searches_by_the_version_of_the_tool(bench):
+    """The earlier version of the search has a price of its own; the answer says which tools it was given."""
+    item = {"type": "web_search_call", "status": "completed", "action": {"type": "search"}}
+    body = {"id": "r1", "output": [item, item], "usage": {"input_tokens": 1, "output_tokens": 1}}
+    for tool, meter in (
+        ("web_search", "web_searches"),
+        ("web_search_preview", "web_searches.preview"),
+        ("web_search_preview_2025_03_11", "web_searches.preview"),
+    ):
+        usage = bench.whole("/v1/responses", body | {"tools": [{"type": "function"}, {"type": tool}]}).usage
+        assert (usage.meters, usage.source) == ({meter: 2}, UsageSource.REPORTED)
+
+
+def test_a_search_model_searched_at_least_once(bench):
+    """OpenAI's search models search for every answer, and no usage counts it; another model's name means nothing."""
+    for model, meter in (
+        ("gpt-4o-search-preview-2025-03-11", "web_searches.preview"),
+        ("openai/gpt-4o-mini-search-preview", "web_searches.preview"),
+        ("gpt-5-search-api", "web_searches"),
+    ):
+        usage = bench.whole(CHAT, {"model": model, "choices": [{"message": {"content": "hi"}}], "usage": USAGE}).usage
+        assert (usage.meters, usage.source, usage.estimated) == ({meter: 1}, UsageSource.PARTIAL, (meter,))
+        assert usage.total_tokens == 15
+    for model in ("my-search-preview", "gpt-4o-research-preview", "text-search-ada-doc-001"):
+        usage = bench.whole(CHAT, {"model": model, "choices": [{"message": {"content": "hi"}}], "usage": USAGE}).usage
+        assert (usage.meters, usage.source) == (UNSET, UsageSource.REPORTED)
+
+
+def test_searches_that_the_usage_counts_are_believed(bench):
+    """An answer that cites the web and counts its searches needs no guess; a citation of a file is no search."""
+    note = {"type": "url_citation", "url_citation": {"url": "https://a.test"}}
+    body = {"model": "m", "choices": [{"message": {"content": "hi", "annotations": [note]}}], "usage": USAGE}
+    assert bench.whole(CHAT, body).usage.meters == {"web_searches": 1}
+    counted = bench.whole(CHAT, body | {"usage": USAGE | {"server_tool_use": {"web_search_requests": 3}}}).usage
+    assert (counted.meters, counted.source) == ({"web_searches": 3}, UsageSource.REPORTED)
+    for notes in (None, [], "x", [{"type": "file_citation"}], [5]):
+        body["choices"][0]["message"]["annotations"] = notes
+        assert bench.whole(CHAT, body).usage.source is UsageSource.REPORTED
 
 
 def test_tools_of_a_response(bench):

@@ -481,7 +481,7 @@ def test_a_huge_image_passes_with_its_end_kept_back(bench):
     [
         (
             RESPONSES,
-            b"".join(events({"type": "response.completed", "response": {"output": "A" * 3_000_000, **RESPONSE}})),
+            b"".join(events({"type": "response.completed", "response": {"instructions": "A" * 3_000_000, **RESPONSE}})),
         ),
         (GEMINI, b"".join(data(part("A" * 3_000_000, "STOP", candidatesTokenCount=5)))),
         (GEMINI, json.dumps([part("A" * 3_000_000, "STOP", candidatesTokenCount=5)]).encode()),
@@ -496,6 +496,32 @@ def test_huge_last_frames_are_read_at_their_end(bench, path: str, stream: bytes)
     assert played.after
     assert (played.reading.usage.total_tokens, played.reading.complete) == (15, True)
     assert played.reading.finish_reason in ("completed", "STOP")
+
+
+@pytest.mark.parametrize(
+    ("path", "frames", "asked", "missing"),
+    [
+        (
+            RESPONSES,
+            events({"type": "response.completed", "response": {"instructions": "A" * 3_000_000, **RESPONSE}}),
+            b'{"tools":[{"type":"web_search"},{"type":"image_generation"}]}',
+            ("web_searches", "image_generations"),
+        ),
+        (
+            GEMINI,
+            data(part("A" * 3_000_000, "STOP", candidatesTokenCount=5)),
+            b'{"tools":[{"googleSearch":{}}]}',
+            ("web_searches",),
+        ),
+    ],
+    ids=["responses", "gemini"],
+)  # fmt: skip
+def test_tools_that_a_huge_frame_may_name_are_not_forgotten(bench, path, frames, asked, missing):
+    """What such a frame says of calls of tools goes unread, so the usage is only a part of what was consumed."""
+    stream = b"".join(frames)
+    usage = bench.play(path, stream, 65_536, body=asked).reading.usage
+    assert (usage.total_tokens, usage.source, usage.estimated) == (15, UsageSource.PARTIAL, missing)
+    assert bench.play(path, stream, 65_536, body=b"{}").reading.usage.source is UsageSource.REPORTED
 
 
 def test_a_line_of_64_mb_is_bounded(bench):
