@@ -93,7 +93,8 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     )
     board = Board(gateway, ledger, folder.journal, loop)
     gateway.repeats = make_repeats(config, folder, gateway, ledger, reader)
-    runs = make_runs(folder, Replayer(gateway, reader, routes, lambda: book, _wall_ms), directory)
+    replayer = Replayer(gateway, reader, routes, lambda: book, _wall_ms)
+    runs = make_runs(folder, replayer, directory, config.replays.retention_days)
     verifications = Verifications(folder, _wall_ms, config.ledger.checkpoint_folder)
     app = build_api(
         ControlParts(
@@ -147,9 +148,9 @@ def open_ledger(config: Config, folder: DataFolder, loop: asyncio.AbstractEventL
     )
 
 
-def make_runs(folder: DataFolder, replayer: Replayer, directory: Directory) -> Runs:
+def make_runs(folder: DataFolder, replayer: Replayer, directory: Directory, retention_days: int) -> Runs:
     """The bulk runs of ``folder``, as this worker drives them."""
-    return Runs(RunStore(folder), replayer, folder.journal, directory.holder, _wall_ms)
+    return Runs(RunStore(folder), replayer, folder.journal, directory.holder, _wall_ms, retention_days)
 
 
 def _stopper(

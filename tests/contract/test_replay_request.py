@@ -136,7 +136,7 @@ def member(text: str, name: str) -> bytes:
 def test_the_provider_gets_the_same_bytes_again(
     gateway: InProcess, upstream: ScriptedUpstream, key: str, row: Row
 ) -> None:
-    """Called, looked up, posted as it stands in the answer: path, content type and bytes are the same, and the record."""
+    """Called, looked up, posted as it stands in the answer: path, type and bytes are the same, and the record."""
     upstream.seen.clear()
     called = gateway.request("POST", row.target, row.body, key=key, content_type=row.content_type)
     assert called.status == 200, called.body

@@ -108,6 +108,7 @@ class RunBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     budget_nanos: Nanos | None = None
     retries: Annotated[int, Meta(ge=0, le=RETRIES_MAX)] = 2
     judges: tuple[Judge, ...] = ()
+    dry_run: bool = False
 
 
 class RunAgain(msgspec.Struct, forbid_unknown_fields=True):
@@ -187,13 +188,21 @@ def _add_beginning(routes: APIRouter, parts: ReplaysParts, gate: _Gate) -> None:
         "/v1/replays", summary="Start a bulk run", responses=_ANSWERS, status_code=201, openapi_extra=_START[0]
     )
     async def start(request: Request, team: Team = None) -> Response:
-        """Run many generations again: those of a filter, or a list of ids. Answers at once; the run goes on."""
+        """Run many generations again: those of a filter, or a list of ids. Answers at once; the run goes on.
+
+        With `dry_run` nothing is sent and no run is made. The answer (200) says what a run would do: how many calls to
+        which target, which generations cannot be run again and why, what the calls may cost and which nobody can price.
+        """
         principal = gate.who(request, content=True)
         named = reading.team(principal, team, REPLAY)
         if named is None:
             raise CallerFault("invalid_field", "Name the team whose generations are to run again.", param="team")
-        asked = _asked(_read(await request.body(), RunBody))
-        run = await runs.start(parts.directory.for_team(principal, named), asked)
+        body: RunBody = _read(await request.body(), RunBody)
+        asked = _asked(body)
+        acting = parts.directory.for_team(principal, named)
+        if body.dry_run:
+            return answers.json(await runs.rehearse(acting, asked))
+        run = await runs.start(acting, asked)
         return answers.json(await asyncio.to_thread(shown, runs, run), 201)
 
     @routes.get("/v1/replays", summary="The bulk runs", responses=_ANSWERS)
@@ -211,8 +220,14 @@ def _add_beginning(routes: APIRouter, parts: ReplaysParts, gate: _Gate) -> None:
 
 
 def _add_steering(routes: APIRouter, parts: ReplaysParts, gate: _Gate) -> None:
-    """Cancel, resume, judge."""
+    """Cancel, resume, judge, delete."""
     runs = parts.runs
+
+    @routes.delete("/v1/replays/{id}", summary="Delete a bulk run", responses=_ANSWERS)
+    async def delete(request: Request, id: str, team: Team = None) -> Response:  # noqa: A002
+        """Forget what was asked, the results and the verdicts. The records of its calls stay. 409 while it runs."""
+        await runs.delete(await gate.found(gate.who(request), id, team))
+        return answers.json({"ok": True, "deleted": id})
 
     @routes.post("/v1/replays/{id}/cancel", summary="Cancel a bulk run", responses=_ANSWERS)
     async def cancel(request: Request, id: str, team: Team = None) -> Response:  # noqa: A002
@@ -364,6 +379,9 @@ async def _events(runs: Runs, run: Run, place: int) -> AsyncIterator[bytes]:
         if progress != last:
             last = progress
             yield _event("progress", {"state": state, "progress": progress})
+        if state is None:
+            yield _event("end", {"state": "deleted"})
+            return
         if state is not RunState.RUNNING and len(rows) < RESULTS_MAX and runs.in_flight(run.run_id) is None:
             yield _event("end", {"state": state, "progress": progress})
             return

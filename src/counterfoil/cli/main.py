@@ -31,7 +31,7 @@ _COMMANDS: Final = (
     ("apps", "apps:app", "Applications of a team."),
     ("provider-keys", "provider_keys:app", "A team's own provider keys."),
     ("generations", "generations:app", "Records: list, show, follow, export, replay, compare."),
-    ("replays", "replays:app", "Bulk runs: start, watch, cancel, resume, report."),
+    ("replays", "replays:app", "Bulk runs: start, watch, cancel, resume, report, delete."),
     ("cassette", "cassette:app", "Recordings in a file: export, import."),
     ("playback", "playback:app", "Serve recordings with no gateway, provider or key."),
     ("ledger", "ledger:app", "The ledger: verify, figures, checkpoints, repricing."),

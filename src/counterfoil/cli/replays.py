@@ -17,7 +17,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from counterfoil.cli import judging, output
+from counterfoil.cli import judging, output, rehearsal
 from counterfoil.cli.records import ALL, Selection
 from counterfoil.cli.remote import Remote
 from counterfoil.cli.replay import edit_of, patch_of
@@ -26,7 +26,7 @@ from counterfoil.errors import ConfigError
 from counterfoil.record import words
 from counterfoil.record.money import dollars
 
-app = App(name="replays", help="Bulk runs: start, watch, cancel, resume, report.")
+app = App(name="replays", help="Bulk runs: start, watch, cancel, resume, report, delete.")
 
 POLL_SECONDS: Final = 0.4
 _COLUMNS: Final = ("run_id", "state", "name", "items", "done", "failed", "skipped", "spent")
@@ -63,6 +63,9 @@ def start(
     ] = None,
     retries: Annotated[int, Parameter(help="How often a refusal (429) is tried again.")] = 2,
     judge: JudgeOption = (),
+    dry_run: Annotated[
+        bool, Parameter(help="Only say how many calls it would be, which cannot be made, and the cost.", negative=())
+    ] = False,
     watch: Annotated[bool, Parameter(help="Wait for the end. A Python judge needs it.")] = True,
     as_json: AsJson = False,
     source: Source = LOCAL,
@@ -85,9 +88,13 @@ def start(
         "budget_nanos": None if budget is None else nanos_of(budget),
         "retries": retries,
         "judges": [one.asked for one in judges],
+        "dry_run": dry_run or None,
     }
     body = {key: value for key, value in asked.items() if value is not None}
     run: dict[str, Any] = remote.call("POST", "/v1/replays", {"team": selection.team}, body)
+    if dry_run:
+        rehearsal.show(run, as_json=as_json)
+        return 0
     if not watch:
         _print(run, as_json=as_json)
         return 0
@@ -142,6 +149,13 @@ def resume(
     body = {} if budget is None else {"budget_nanos": nanos_of(budget)}
     remote = _remote(source)
     _print(remote.call("POST", _path(_named(remote, run_id), "/resume"), None, body), as_json=as_json)
+
+
+@app.command
+def delete(run_id: RunId, *, source: Source = LOCAL) -> None:
+    """Forget a run that is over: what was asked, results and verdicts. The records of its calls stay."""
+    remote = _remote(source)
+    output.lines(f"{remote.call('DELETE', _path(_named(remote, run_id)))['deleted']} is deleted.")
 
 
 @app.command

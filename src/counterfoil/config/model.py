@@ -156,6 +156,14 @@ class IdempotencyConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 300
 
 
+class ReplaysConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Bulk runs: what was asked, results, verdicts. The records of their calls are kept like any others."""
+
+    retention_days: Annotated[
+        int, Meta(ge=0, le=36_500, description="Runs are deleted so many days after their end; 0 keeps them.")
+    ] = 90
+
+
 class LedgerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How durable the ledger is before an answer ends."""
 
@@ -248,6 +256,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     playback: Annotated[PlaybackConfig, Meta(description="How recordings answer in a provider's place.")] = (
         PlaybackConfig()
     )
+    replays: Annotated[ReplaysConfig, Meta(description="How long bulk runs are kept.")] = ReplaysConfig()
     ledger: Annotated[LedgerConfig, Meta(description="How durable the ledger is.")] = LedgerConfig()
     idempotency: Annotated[IdempotencyConfig, Meta(description="Requests with an Idempotency-Key.")] = (
         IdempotencyConfig()

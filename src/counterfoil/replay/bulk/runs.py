@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, cast
 
@@ -18,20 +17,17 @@ import msgspec
 from counterfoil.errors import CallerFault, Fault
 from counterfoil.ledger.filters import Filter
 from counterfoil.ledger.intents import open_ids
-from counterfoil.ledger.query import LedgerReader
-from counterfoil.record import ids
-from counterfoil.record.record import CaptureState
 from counterfoil.replay.bulk import identity
 from counterfoil.replay.bulk.appraiser import Appraiser
-from counterfoil.replay.bulk.asked import ITEMS_MAX, Asked, External, checked
+from counterfoil.replay.bulk.asked import Asked, External, checked
+from counterfoil.replay.bulk.choice import Chosen, choose
 from counterfoil.replay.bulk.driver import Driver, Halt
 from counterfoil.replay.bulk.outcome import Verdict
+from counterfoil.replay.bulk.rehearsal import Rehearsal, rehearse
 from counterfoil.replay.bulk.store import Progress, Run, RunState, RunStore
-from counterfoil.replay.one import Replayer, why
+from counterfoil.replay.one import Replayer
 from counterfoil.tenancy.principal import Principal
 
-MATCHED_MAX: Final = 1_000_000
-"""Records among which a sample is drawn: some 100 MB while it is."""
 RUNS_DRIVEN_MAX: Final = 16
 """Runs that one worker drives at once; another one is refused rather than starved."""
 ENDING_SECONDS: Final = 10.0
@@ -39,12 +35,18 @@ ENDING_SECONDS: Final = 10.0
 
 SETTLED_SECONDS: Final = 30.0
 """How long a run waits for the calls of a dead worker to become records: its replacement takes a second."""
+SWEEP_SECONDS: Final = 3600.0
+"""How often runs that were kept long enough are looked for."""
+MS_PER_DAY: Final = 86_400_000
 _SETTLED_STEP: Final = 0.2
 _log = logging.getLogger("counterfoil.replay")
 
 
 class Runs:
-    """One worker's bulk runs. Lives on its loop; ``holder(key_id, team_id)`` gives a key's principal as of now."""
+    """One worker's bulk runs, kept for ``retention_days`` (0: for ever). Lives on its loop.
+
+    ``holder(key_id, team_id)`` gives a key's principal as of now.
+    """
 
     def __init__(
         self,
@@ -53,12 +55,16 @@ class Runs:
         journal: Path,
         holder: Callable[[str, str], Principal],
         now_ms: Callable[[], int],
+        retention_days: int = 0,
     ) -> None:
         self.store = store
         self.replayer = replayer
         self._journal = journal
         self._holder = holder
         self._now_ms = now_ms
+        self._retention_days = retention_days
+        self._rehearsing = asyncio.Lock()
+        self._sweeper: asyncio.Task[None] | None = None
         self._appraiser = Appraiser()
         self._drivers: dict[str, Driver] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -80,10 +86,7 @@ class Runs:
         """Begin a run in the principal's team, and give it. Raises :class:`CallerFault` when nothing can be run."""
         checked(asked)
         self._room()
-        chosen, excluded = await asyncio.to_thread(self._chosen, principal.team_id, asked)
-        if not chosen:
-            left = ", ".join(f"{count} {reason}" for reason, count in sorted(excluded.items())) or "no generation fits"
-            raise CallerFault("invalid_field", f"There is nothing to run again: {left}.", param="filter")
+        chosen = await self._chosen(principal, asked)
         created_ms = self._now_ms()
         run = Run(
             run_id=identity.run(created_ms, os.urandom(10)),
@@ -93,16 +96,39 @@ class Runs:
             state=RunState.RUNNING,
             reason=None,
             finished_ms=None,
-            items=len(chosen),
+            items=len(chosen.generations),
             budget_nanos=asked.budget_nanos,
-            excluded=excluded,
+            excluded=chosen.excluded,
             secret=os.urandom(identity.SECRET_BYTES),
             asked=msgspec.structs.replace(asked, ids=()),
         )
         descriptor = self.store.claim(run.run_id)
-        await asyncio.to_thread(self.store.add, run, chosen)
+        await asyncio.to_thread(self.store.add, run, chosen.generations)
         self._drive(run, descriptor)
         return run
+
+    async def rehearse(self, principal: Principal, asked: Asked) -> Rehearsal:
+        """What a run would do and may cost; nothing is sent. Raises :class:`CallerFault` as :meth:`start` does."""
+        checked(asked)
+        async with self._rehearsing:
+            chosen = await self._chosen(principal, asked)
+            return await rehearse(self.replayer, principal.team_id, asked, chosen)
+
+    async def delete(self, run: Run) -> None:
+        """Forget ``run``: what was asked, its items, results and verdicts. Its calls' records stay in the ledger.
+
+        Raises :class:`CallerFault` ``conflict`` while it is driven, or is to be.
+        """
+        if run.state is RunState.RUNNING or run.run_id in self._drivers or not await self._forgotten(run.run_id):
+            raise CallerFault("conflict", "This run is under way: cancel it first.")
+
+    async def sweep(self) -> int:
+        """Forget the runs that ended longer ago than they are kept; give how many."""
+        if not self._retention_days:
+            return 0
+        before_ms = self._now_ms() - self._retention_days * MS_PER_DAY
+        old = await asyncio.to_thread(self.store.ended_before, before_ms)
+        return sum([await self._forgotten(run_id) for run_id in old if run_id not in self._drivers])
 
     async def cancel(self, run: Run) -> bool:
         """Start nothing more of ``run``, wherever it is driven; False when it was over already."""
@@ -127,7 +153,8 @@ class Runs:
         budget = run.budget_nanos if budget_nanos is None else budget_nanos
         await asyncio.to_thread(self.store.begin_again, run.run_id, principal.key_id, budget)
         again = await asyncio.to_thread(self.store.find, run.team_id, run.run_id)
-        if again is None:
+        if again is None:  # deleted meanwhile
+            os.close(descriptor)
             raise CallerFault("not_found")
         self._drive(again, descriptor)
         return again
@@ -150,14 +177,18 @@ class Runs:
     # A worker's beginning and end.
 
     def take_up(self) -> None:
-        """Go on with every run that is to be running and that nobody drives."""
+        """Go on with every run that is to be running and that nobody drives; forget old ones now and then."""
         for run in self.store.unfinished():
             descriptor = self.store.claim(run.run_id)
             if descriptor is not None:
                 self._drive(run, descriptor)
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweeping())
 
     async def close(self) -> None:
         """Stop driving; runs that are not over go on in the next worker that starts."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait((self._sweeper,))
         for driver in self._drivers.values():
             driver.halt(Halt.LEAVING)
         if self._tasks:
@@ -170,6 +201,37 @@ class Runs:
     def _room(self) -> None:
         if len(self._drivers) >= RUNS_DRIVEN_MAX:
             raise CallerFault("conflict", f"This worker drives {RUNS_DRIVEN_MAX} runs already; wait for one to end.")
+
+    async def _chosen(self, principal: Principal, asked: Asked) -> Chosen:
+        chosen = await asyncio.to_thread(choose, self.replayer.reader, principal.team_id, asked)
+        if not chosen.generations:
+            counts = sorted(chosen.excluded.items())
+            left = ", ".join(f"{count} {reason}" for reason, count in counts) or "no generation fits"
+            raise CallerFault("invalid_field", f"There is nothing to run again: {left}.", param="filter")
+        return chosen
+
+    async def _forgotten(self, run_id: str) -> bool:
+        """Delete a run that nobody drives, or is to drive; False for any other."""
+        descriptor = self.store.claim(run_id)
+        if descriptor is None:
+            return False
+        try:
+            if await asyncio.to_thread(self.store.state, run_id) is RunState.RUNNING:  # resumed meanwhile
+                return False
+            await asyncio.to_thread(self.store.delete, run_id)
+        finally:
+            os.close(descriptor)
+        self._used.pop(run_id, None)
+        return True
+
+    async def _sweeping(self) -> None:
+        while True:
+            try:
+                if swept := await self.sweep():
+                    _log.info("replay_runs_forgotten", extra={"runs": swept})
+            except Fault as fault:
+                _log.warning("replay_sweep_failed", extra={"reason": fault.short_code})
+            await asyncio.sleep(SWEEP_SECONDS)
 
     def _drive(self, run: Run, descriptor: int | None) -> None:
         def acting() -> Principal:
@@ -210,24 +272,6 @@ class Runs:
             await asyncio.sleep(_SETTLED_STEP)
         return False
 
-    def _chosen(self, team_id: str, asked: Asked) -> tuple[Sequence[int], dict[str, int]]:
-        """The generations to rerun, in the order of their ids, and how many were left out, by reason."""
-        if asked.filter is None:
-            return _drawn(*_listed(self.replayer.reader, team_id, asked.ids), asked)
-        wanted = msgspec.structs.replace(asked.filter, team_id=team_id)
-        found = self.replayer.reader.identities(wanted, MATCHED_MAX + 1)
-        if len(found) > MATCHED_MAX:
-            message = f"More than {MATCHED_MAX} records fit; narrow the filter."
-            raise CallerFault("invalid_field", message, param="filter")
-        excluded: dict[str, int] = {}
-        there: list[int] = []
-        for one in found:
-            if one.capture_state is CaptureState.STORED:
-                there.append(one.value)
-            else:
-                excluded[one.capture_state] = excluded.get(one.capture_state, 0) + 1
-        return _drawn(there, excluded, asked)
-
 
 def month(run: Run) -> Filter | None:
     """What the run's filter would have found in the 30 days before it; None for a list of ids."""
@@ -237,30 +281,3 @@ def month(run: Run) -> Filter | None:
     return msgspec.structs.replace(
         run.asked.filter, team_id=run.team_id, since_ms=run.created_ms - days_30, until_ms=run.created_ms
     )
-
-
-def _listed(reader: LedgerReader, team_id: str, wanted: Sequence[str]) -> tuple[list[int], dict[str, int]]:
-    there: dict[int, None] = {}
-    excluded: dict[str, int] = {}
-    for any_id in wanted:
-        stored = reader.find(team_id, any_id)
-        if stored is None:
-            raise CallerFault("not_found")
-        if stored.capture_state is CaptureState.STORED:
-            there[ids.parse(stored.id) or 0] = None
-        else:
-            reason = why(stored).value
-            excluded[reason] = excluded.get(reason, 0) + 1
-    return list(there), excluded
-
-
-def _drawn(there: list[int], excluded: dict[str, int], asked: Asked) -> tuple[list[int], dict[str, int]]:
-    """A sample when one is asked for: equal seeds draw equal samples of equal records."""
-    if asked.sample is not None and asked.sample < len(there):
-        drawn = random.Random(asked.seed).sample(there, asked.sample)  # noqa: S311  # to be repeated, not to be secret
-        excluded = {**excluded, "not_sampled": len(there) - len(drawn)}
-        there = sorted(drawn) if asked.filter is not None else [one for one in there if one in set(drawn)]
-    if len(there) > ITEMS_MAX:
-        message = f"{len(there)} generations fit, a run has at most {ITEMS_MAX}: give a sample."
-        raise CallerFault("invalid_field", message, param="sample")
-    return there, excluded

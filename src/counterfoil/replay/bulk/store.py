@@ -156,9 +156,24 @@ class RunStore:
         found = self._rows(f"SELECT {_COLUMNS} FROM runs WHERE state = 'running' ORDER BY created_ms", ())  # noqa: S608
         return [self._run(row) for row in found]
 
-    def state(self, run_id: str) -> RunState:
-        """The state of a run as of now."""
-        return RunState(self._rows("SELECT state FROM runs WHERE run_id = ?", (run_id,))[0][0])
+    def state(self, run_id: str) -> RunState | None:
+        """The state of a run as of now, None when it was deleted."""
+        found = self._rows("SELECT state FROM runs WHERE run_id = ?", (run_id,))
+        return RunState(found[0][0]) if found else None
+
+    def ended_before(self, ms: int) -> list[str]:
+        """The runs that are over and ended before this time (Unix milliseconds); one without an end when it began."""
+        wanted = "SELECT run_id FROM runs WHERE state != 'running' AND coalesce(finished_ms, created_ms) < ?"
+        return [run_id for (run_id,) in self._rows(wanted, (ms,))]
+
+    def delete(self, run_id: str) -> None:
+        """Forget a run that its caller has claimed, with everything about it, and its lock."""
+        with self._transaction():
+            self._execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+            self._execute("DELETE FROM items WHERE run_id = ?", (run_id,))
+            self._execute("DELETE FROM results WHERE run_id = ?", (run_id,))
+            self._execute("DELETE FROM verdicts WHERE run_id = ?", (run_id,))
+        (self._folder / f"{run_id}.lock").unlink(missing_ok=True)
 
     def end(self, run_id: str, state: RunState, reason: str | None, now_ms: int) -> bool:
         """A running run is over; False when it was not running (any more)."""
