@@ -14,12 +14,18 @@ from emulators.scripted import ScriptedUpstream, answer, chat_answer
 
 PRICES = """
 prices:
-  - {provider: local, model: known, rates: {input_tokens: 2, output_tokens: 10}}
+  - {provider: local, rates: {input_tokens: 2, output_tokens: 10}, model: known}
+  - {provider: local, rates: {input_tokens: 2, output_tokens: 10}, model: failing}
 byok:
   - {percent: 2.5, request: 0.001}
   - {name: movers-flat, team: movers, request: 0.0002}
 """
 USED = {"prompt": 1000, "completion": 100}
+FAILED = {
+    "error": {"message": "again", "type": "server_error"},
+    "usage": {"prompt_tokens": 500, "completion_tokens": 0},
+}
+LOST = 1_000_000  # 500 at $2 a million, for an answer that never came
 PAID = 3_000_000  # 1,000 at $2 a million and 100 at $10
 FEE = 75_000 + 1_000_000
 
@@ -30,9 +36,15 @@ def gateway(start_gateway: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
     prices = tmp_path_factory.mktemp("prices") / "prices.yaml"
     prices.write_text(PRICES)
     with ScriptedUpstream() as upstream:
-        upstream.script = answer(chat_answer(**USED))
+        upstream.script = lambda seen: answer(FAILED if seen.json["model"] == "failing" else chat_answer(**USED))
         one = {"type": "openai", "base_url": upstream.base_url, "api_key": "sk-operator"}
-        started: Gateway = start_gateway({"providers": {"local": one}, "prices_file": str(prices)})
+        started: Gateway = start_gateway(
+            {
+                "providers": {"local": one, "other": one | {"prices": "local"}},
+                "models": {"own-first": ["local/failing", "other/known"], "own-last": ["other/failing", "local/known"]},
+                "prices_file": str(prices),
+            }
+        )
         for team in ("payers", "movers"):
             started.key(team)
             started.command("provider-keys", "set", "--team", team, "local", stdin="sk-own\n")
@@ -84,7 +96,8 @@ def test_sums_and_exports_keep_the_two_apart(gateway: Gateway) -> None:
     call(gateway, "adders", "nameless")
     key = gateway.key("adders")
     summary = gateway.request("GET", "/v1/generations/summary", key=key).json()
-    expected = {"records": 2, "cost_nanos": PAID, "fee_nanos": FEE + 1_000_000, "unknown_fee": 1, "estimated_fee": 0}
+    expected = {"records": 2, "cost_nanos": PAID, "unknown_cost": 1, "estimated_cost": 0}
+    expected |= {"fee_nanos": FEE + 1_000_000, "unknown_fee": 1, "estimated_fee": 0}
     assert summary["cost_nanos"] == 2 * PAID
     assert summary["byok"] == expected
     assert summary["unpriced_meters"] == {"input_tokens": 1, "output_tokens": 1}
@@ -92,8 +105,34 @@ def test_sums_and_exports_keep_the_two_apart(gateway: Gateway) -> None:
     manifest = json.loads(gateway.command("generations", "export", "--team", "adders").stdout.splitlines()[-1])
     assert page["byok"] == manifest["manifest"]["byok"] == expected
     shown = gateway.command("generations", "list", "--team", "adders").stdout
-    assert "teams' own keys: 2, paid to providers $0.003, operator's fees ≥ $0.002075 (1 of 2 partial)" in shown
-    assert "without a price: input_tokens (1), output_tokens (1)" in shown
+    assert "teams' own keys: 2, paid to providers ≥ $0.003 (1 of 2 partial)" in shown
+    assert "operator's fees ≥ $0.002075 (1 of 2 partial)" in shown
+    assert "not wholly priced: input_tokens (1), output_tokens (1)" in shown
+
+
+@pytest.mark.parametrize(
+    ("alias", "paid", "fee"),
+    [("own-first", LOST, 25_000 + 1_000_000), ("own-last", PAID, FEE)],
+)
+def test_a_call_that_changed_keys_is_paid_in_part_by_each(gateway: Gateway, alias: str, paid: int, fee: int) -> None:
+    """Only what the team's own key paid is the team's, in the attempts, the fee and every sum."""
+    team = f"{alias}-team"
+    key = gateway.key(team)
+    gateway.command("provider-keys", "set", "--team", team, "local", stdin="sk-own\n")
+    got = gateway.request("POST", "/v1/chat/completions", {"model": alias, "messages": []}, key=key)
+    record = gateway.record(got.headers["x-request-id"], key)
+    assert (got.status, record["cost_nanos"], record["byok"]) == (200, LOST + PAID, alias == "own-last")
+    assert record["cost_nanos"] == sum(line["amount_nanos"] for line in record["pricing_lines"])
+    tried = {each["key_source"]: each["cost_nanos"] for each in record["attempts"]}
+    assert tried == {"team": paid, "operator": LOST + PAID - paid}
+    assert record["byok_fee"]["nanos"] == fee
+    expected = {"records": 1, "cost_nanos": paid, "unknown_cost": 0, "estimated_cost": 0}
+    expected |= {"fee_nanos": fee, "unknown_fee": 0, "estimated_fee": 0}
+    summary = gateway.request("GET", "/v1/generations/summary", key=key).json()
+    page = gateway.request("GET", "/v1/generations/search", key=key).json()["sums"]
+    manifest = json.loads(gateway.command("generations", "export", "--team", team).stdout.splitlines()[-1])
+    assert summary["byok"] == page["byok"] == manifest["manifest"]["byok"] == expected
+    assert summary["cost_nanos"] == LOST + PAID
 
 
 def test_the_fee_is_proved_and_repriced(gateway: Gateway, tmp_path: Path) -> None:

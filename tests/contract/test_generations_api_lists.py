@@ -158,7 +158,15 @@ def test_a_sum_says_what_it_does_not_know(plane: ControlPlane, keys: dict[str, s
         "estimated_cost": 0,
         "by_cost_state": {"exact": 23, "unknown": 1, "partial": 1},
         "unpriced_meters": {"output_tokens": 2},
-        "byok": {"records": 1, "cost_nanos": 1000, "fee_nanos": 0, "unknown_fee": 0, "estimated_fee": 0},
+        "byok": {
+            "records": 1,
+            "cost_nanos": 1000,
+            "unknown_cost": 0,
+            "estimated_cost": 0,
+            "fee_nanos": 0,
+            "unknown_fee": 0,
+            "estimated_fee": 0,
+        },
         "provider_reported": {
             "records": 0,
             "cost_nanos": 0,

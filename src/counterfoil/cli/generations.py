@@ -25,7 +25,6 @@ from counterfoil.folder import DataFolder
 from counterfoil.ledger.proof import prove
 from counterfoil.record import words
 from counterfoil.record.coverage import Sums
-from counterfoil.record.money import dollars
 
 app = App(name="generations", help="Records: list, show, follow, export, replay, compare.")
 app.command(rerun.replay)
@@ -218,21 +217,21 @@ def _sum(summary: dict[str, Any], shown: int) -> str:
     said = f"{shown} of {summary['records']:,} records, {summary['errors']:,} failed · {tokens} · cost {cost}"
     missing = summary["unpriced_meters"]
     if missing:
-        said += "\nwithout a price: " + ", ".join(f"{words.printable(name)} ({n:,})" for name, n in missing.items())
+        said += "\nnot wholly priced: " + ", ".join(f"{words.printable(name)} ({n:,})" for name, n in missing.items())
     byok = summary["byok"]
     if byok["records"]:
-        said += f"\nof these with teams' own keys: {byok['records']:,}, paid to providers {dollars(byok['cost_nanos'])}"
-        said += f", operator's fees {_fees(byok)}"
+        said += f"\nof these with teams' own keys: {byok['records']:,}"
+        said += f", paid to providers {_byok(byok, 'cost')}, operator's fees {_byok(byok, 'fee')}"
     return said
 
 
-def _fees(byok: dict[str, int]) -> str:
+def _byok(byok: dict[str, int], amount: str) -> str:
     return words.total(
-        byok["fee_nanos"],
+        byok[f"{amount}_nanos"],
         records=byok["records"],
         unknown=0,
-        partial=byok["unknown_fee"],
-        estimated=byok["estimated_fee"],
+        partial=byok[f"unknown_{amount}"],
+        estimated=byok[f"estimated_{amount}"],
     )
 
 

@@ -34,8 +34,10 @@ _SEGMENTS: Final = f"""
     )
     SELECT n FROM s
 """  # noqa: S608  # nothing from outside
-_ALIKE: Final = "g.cost_state, g.unpriced, g.byok, g.fee_state"
-_SUMMED: Final = "g.error_code, g.prompt_tokens, g.completion_tokens, g.cost_nanos, g.fee_nanos, g.provider_cost_nanos"
+_ALIKE: Final = "g.cost_state, g.unpriced, g.fee_state"
+_SUMMED: Final = (
+    "g.error_code, g.prompt_tokens, g.completion_tokens, g.cost_nanos, g.paid_nanos, g.fee_nanos, g.provider_cost_nanos"
+)
 _JUDGE: Final = f"g.replay_of IS NOT NULL AND g.replay_of >= '{JUDGE}'"
 """The column holds the link to the other record; ids of ours begin with `gen_`, which comes before `judge:`."""
 _RERUN: Final = f"g.replay_of IS NOT NULL AND g.replay_of < '{JUDGE}'"
@@ -106,8 +108,9 @@ def listing(wanted: Filter, cursor: Cursor | None, limit: int) -> Statement:
 def sums(wanted: Filter) -> Statement:
     """The statement of the sums for records that are alike in what is known of their cost.
 
-    A row has their cost state, the meters they lack, whether the team's own key paid and the state of the fee; then
-    records, successes, tokens in and out, nanos, the nanos of the fee, and those the providers said (null: none did).
+    A row has their cost state, the meters they lack and the state of the fee; then records, successes, tokens in and
+    out, nanos, those of them that the team's own key paid (null: it paid none), the nanos of the fee, and those the
+    providers said (null: none did).
     """
     conditions, values = _conditions(wanted)
     columns = f"{_ALIKE}, {_SUMMED}"
@@ -121,9 +124,9 @@ def sums(wanted: Filter) -> Statement:
     else:
         rows = f"SELECT {columns} FROM generations g WHERE {_all(*conditions)}"  # noqa: S608  # as above
     statement = f"""
-        SELECT cost_state, unpriced, byok, fee_state, count(*), sum(error_code IS NULL), sum(prompt_tokens),
-            sum(completion_tokens), sum(cost_nanos), sum(fee_nanos), sum(provider_cost_nanos)
-        FROM ({rows}) GROUP BY cost_state, unpriced, byok, fee_state, provider_cost_nanos IS NULL
+        SELECT cost_state, unpriced, fee_state, count(*), sum(error_code IS NULL), sum(prompt_tokens),
+            sum(completion_tokens), sum(cost_nanos), sum(paid_nanos), sum(fee_nanos), sum(provider_cost_nanos)
+        FROM ({rows}) GROUP BY cost_state, unpriced, fee_state, paid_nanos IS NULL, provider_cost_nanos IS NULL
     """  # noqa: S608  # as above
     return statement, values
 

@@ -175,7 +175,7 @@ SELECT seq, writer, sequence, digest, record FROM generations WHERE seq > ?1 AND
 SELECT g.seq, g.writer, g.sequence, g.digest, g.record, b.sealed, e.erased_at_ms, e.reason, e.signature,
     g.id, g.created_at_ms, g.team_id, g.app_id, g.key_id, g.endpoint, g.model_id, g.provider, g.stream, g.byok,
     g.status_code, g.error_code, g.latency_us, g.generation_us, g.prompt_tokens, g.completion_tokens, g.cost_nanos,
-    g.cost_state, g.unpriced, g.fee_nanos, g.fee_state, g.provider_cost_nanos,
+    g.cost_state, g.unpriced, g.paid_nanos, g.fee_nanos, g.fee_state, g.provider_cost_nanos,
     g.capture_state, g.expires_at_ms, g.native_response_id, g.native_key, g.session_id, g.session_key,
     g.replay_of, g.replay_key, g.end_user, g.end_user_key
 FROM generations g LEFT JOIN bodies b ON b.seq = g.seq LEFT JOIN erasures e ON e.seq = g.seq WHERE g.seq > ?1 AND g.seq <= ?2

@@ -269,19 +269,19 @@ class LedgerReader:
         except apsw.Error as error:
             raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
         coverage, byok, reported, states = Coverage(), ByokSums(), ReportedSums(), Counter[str]()
-        for state, missing, own_key, fee_state, records, *_, cost_nanos, fee_nanos, said_nanos in rows:
+        for state, missing, fee_state, records, *_, cost_nanos, paid, fee_nanos, said_nanos in rows:
             states[state] += records
             coverage.add(state, missing, records)
-            if own_key or fee_state is not None:
-                byok.add(records, cost_nanos, fee_nanos, fee_state)
+            if paid is not None:
+                byok.add(state, records, paid, fee_nanos, fee_state)
             if said_nanos is not None:
                 reported.add(state, records, cost_nanos, said_nanos)
         return Summary(
             records=coverage.records,
-            successes=sum(row[5] for row in rows),
-            prompt_tokens=sum(row[6] for row in rows if row[0] != CostState.PLAYBACK),
-            completion_tokens=sum(row[7] for row in rows if row[0] != CostState.PLAYBACK),
-            cost_nanos=sum(row[8] for row in rows),
+            successes=sum(row[4] for row in rows),
+            prompt_tokens=sum(row[5] for row in rows if row[0] != CostState.PLAYBACK),
+            completion_tokens=sum(row[6] for row in rows if row[0] != CostState.PLAYBACK),
+            cost_nanos=sum(row[7] for row in rows),
             by_cost_state=dict(states),
             coverage=coverage,
             byok=byok,

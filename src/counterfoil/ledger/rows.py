@@ -22,7 +22,7 @@ from counterfoil.ledger.packing import Packer
 from counterfoil.ledger.settlement import Settlement
 from counterfoil.record import codec
 from counterfoil.record.charge import CostState, Line
-from counterfoil.record.coverage import unpriced
+from counterfoil.record.coverage import paid_nanos, unpriced
 from counterfoil.record.ids import parse
 from counterfoil.record.links import judging
 from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, Record
@@ -45,7 +45,7 @@ UNFIT: Final = (
 GENERATION_COLUMNS: Final = (
     "seq, writer, sequence, digest, id, created_at_ms, team_id, app_id, key_id, endpoint, model_id, provider, stream, "
     "byok, status_code, error_code, latency_us, generation_us, prompt_tokens, completion_tokens, cost_nanos, "
-    "cost_state, unpriced, fee_nanos, fee_state, provider_cost_nanos, "
+    "cost_state, unpriced, paid_nanos, fee_nanos, fee_state, provider_cost_nanos, "
     "capture_state, expires_at_ms, native_response_id, native_key, session_id, session_key, "
     "replay_of, replay_key, end_user, end_user_key, record"
 )
@@ -177,6 +177,7 @@ def columns_of(
         record.cost_nanos,
         record.cost_state,
         unpriced(record.cost_state, lines, usage.estimated),
+        paid_nanos(record.byok, record.cost_nanos, record.attempts),
         None if fee is UNSET else fee.nanos,
         None if fee is UNSET else fee.state,
         record.provider_cost_nanos,

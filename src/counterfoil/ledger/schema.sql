@@ -28,6 +28,7 @@ CREATE TABLE generations (
     cost_nanos INTEGER NOT NULL,
     cost_state TEXT NOT NULL,
     unpriced TEXT,                      -- the meters without a price, one a line; null when none is missing
+    paid_nanos INTEGER,                 -- of cost_nanos, what the team's own key paid; null: it was not used
     fee_nanos INTEGER,                  -- what the operator charges where the team's own key paid; null: no fee
     fee_state TEXT,
     provider_cost_nanos INTEGER,        -- what the provider itself said it cost

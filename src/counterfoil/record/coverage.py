@@ -6,7 +6,7 @@ Whatever adds up or lists records says this beside them, so that a cost that is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -18,6 +18,7 @@ NO_USAGE: Final = "usage"
 """Stands for the meter of a record whose usage, not whose price, is what is missing."""
 METERS_MAX: Final = 100
 """Meters named in one answer. A provider may name tools as it likes; those that miss most often come first."""
+_TEAM: Final = "team"
 _INCOMPLETE: Final = frozenset({CostState.UNKNOWN, CostState.PARTIAL})
 
 
@@ -31,6 +32,27 @@ def unpriced(state: CostState, lines: Sequence[Line], uncounted: Sequence[str] |
     names = {line.meter for line in lines if line.state is LineState.UNPRICED}
     names.update(name for name in uncounted or () if name not in TOTALS)
     return "\n".join(sorted(names)) or NO_USAGE
+
+
+class Paid(Protocol):
+    """What tells who paid an attempt, and how much."""
+
+    @property
+    def key_source(self) -> str: ...
+
+    @property
+    def cost_nanos(self) -> int | UnsetType: ...
+
+
+def paid_nanos(byok: bool, cost_nanos: int, attempts: Sequence[Paid]) -> int | None:  # noqa: FBT001  a record's fields
+    """What of a record's cost the team's own key paid; None where that key was not used.
+
+    A call may change keys from one attempt to the next, so its cost may be paid in part by either.
+    """
+    if len(attempts) < 2:
+        return cost_nanos if byok else None
+    own = [attempt.cost_nanos or 0 for attempt in attempts if attempt.key_source == _TEAM]
+    return sum(own) if own else None
 
 
 class Coverage(Struct):
@@ -70,6 +92,11 @@ class _Used(Struct, frozen=True):
     estimated: tuple[str, ...] | UnsetType = UNSET
 
 
+class _Tried(Struct, frozen=True):
+    key_source: str
+    cost_nanos: int | UnsetType = UNSET
+
+
 class _Priced(Struct):
     """What is read of a record to add it up."""
 
@@ -80,6 +107,7 @@ class _Priced(Struct):
     pricing_lines: tuple[Line, ...] = ()
     byok_fee: Charge | UnsetType = UNSET
     usage: _Used = _Used()
+    attempts: tuple[_Tried, ...] = ()
 
 
 _decode = msgspec.json.Decoder(_Priced).decode
@@ -103,11 +131,10 @@ class Sums:
         said = priced.provider_cost_nanos
         if said is not None:
             self._reported.add(priced.cost_state, 1, priced.cost_nanos, said)
-        fee = priced.byok_fee
-        if fee is not UNSET:
-            self._byok.add(1, priced.cost_nanos, fee.nanos, fee.state)
-        elif priced.byok:
-            self._byok.add(1, priced.cost_nanos, None, None)
+        paid, fee = paid_nanos(priced.byok, priced.cost_nanos, priced.attempts), priced.byok_fee
+        if paid is not None:
+            charged = (None, None) if fee is UNSET else (fee.nanos, fee.state)
+            self._byok.add(priced.cost_state, 1, paid, *charged)
 
     def answer(self) -> dict[str, Any]:
         """``cost_nanos``, ``byok``, ``provider_reported`` and ``coverage``."""
@@ -153,20 +180,26 @@ class ReportedSums(Struct):
 class ByokSums(Struct):
     """The part that teams paid with keys of their own, and what the operator charges for it.
 
-    ``cost_nanos`` is inside the whole sum's; ``fee_nanos`` is in no other sum. ``unknown_fee`` counts records whose fee
-    is not known, or not all of it.
+    ``cost_nanos`` is inside the whole sum's, without what the operator's key paid of the same calls; ``fee_nanos`` is
+    in no other sum. ``unknown_cost`` and ``unknown_fee`` count records whose cost or fee is not wholly known.
     """
 
     records: int = 0
     cost_nanos: int = 0
+    unknown_cost: int = 0
+    estimated_cost: int = 0
     fee_nanos: int = 0
     unknown_fee: int = 0
     estimated_fee: int = 0
 
-    def add(self, records: int, cost_nanos: int, fee_nanos: int | None, fee_state: str | None) -> None:
-        """Count ``records`` with these sums; ``fee_state`` is None where no fee is charged."""
+    def add(self, state: str, records: int, cost_nanos: int, fee_nanos: int | None, fee_state: str | None) -> None:
+        """Count ``records`` of one cost state with these sums; ``fee_state`` is None where no fee is charged."""
         self.records += records
         self.cost_nanos += cost_nanos
+        if state in _INCOMPLETE:
+            self.unknown_cost += records
+        elif state == CostState.ESTIMATED:
+            self.estimated_cost += records
         self.fee_nanos += fee_nanos or 0
         if fee_state in _INCOMPLETE:
             self.unknown_fee += records
