@@ -4,6 +4,7 @@ python -m benchmarks                  the same as `quick`
 python -m benchmarks quick            ratios to nginx within a minute
 python -m benchmarks peers install    other gateways, outside the repository
 python -m benchmarks full             everything, into benchmarks/results/
+python -m benchmarks fill             ledgers of up to ten million records, for the lookup table of `full`
 python -m benchmarks report           tables and charts from the newest results into docs/benchmarks.md
 python -m benchmarks profile          where the gateway's time goes
 """
@@ -14,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import full, peers, profile, quick, report
+from benchmarks import full, lookups, peers, profile, quick, report
 
 
 def main() -> int:
@@ -25,9 +26,11 @@ def main() -> int:
             return quick.run(arguments.only)
         case "full":
             parts = arguments.part or full.PARTS
-            return full.run(parts, arguments.only, arguments.rounds, arguments.table)
+            return full.run(parts, arguments.only, arguments.rounds, arguments.table, arguments.scale)
         case "report":
             return report.write(arguments.results)
+        case "fill":
+            return lookups.fill(arguments.records)
         case "profile":
             return profile.run(arguments.scenario, arguments.seconds)
         case _:
@@ -43,7 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--rounds", type=int, default=5)
     command.add_argument("--only", action="append", default=[], metavar="TARGET")
     command.add_argument("--part", action="append", choices=full.PARTS)
+    command.add_argument("--scale", type=float, default=1.0, help="below 1: shorter windows, to try the harness itself")
     command.add_argument("--table", action="append", default=[], metavar="GROWTH_TABLE")
+    command = commands.add_parser("fill", help="make the ledgers for the lookup table beforehand; minutes and 7 GB")
+    command.add_argument("records", type=int, nargs="?", default=lookups.LARGEST)
     command = commands.add_parser("report", help="write docs/benchmarks.md from results")
     command.add_argument("results", nargs="*", type=Path, help="JSON files; default: the newest that has each part")
     command = commands.add_parser("profile", help="where the time goes, by py-spy or perf")

@@ -15,19 +15,39 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import clocks, figures, growth, machine
+from benchmarks import (
+    clocks,
+    conversation,
+    figures,
+    growth,
+    ledger_alone,
+    machine,
+    memory,
+    misses,
+    stalls,
+)
 from benchmarks.compare import Series, alternate, running, show_progress
 from benchmarks.peers import PEERS
 from benchmarks.rounds import Bench, Round, Scenario
 from benchmarks.scenarios import FOR_ALL, FOR_FAST, MANY_STREAMS, PEAK, STREAMS, slowed
-from benchmarks.targets import REPOSITORY, Audit, Counterfoil, Direct, Nginx, Target, TargetFailed
+from benchmarks.targets import REPOSITORY, SCRATCH, Audit, Counterfoil, Direct, Nginx, Target, TargetFailed, Variant
 
 RESULTS: Final = REPOSITORY / "benchmarks/results"
-PARTS: Final = ("compare", "audit", "growth")
+PARTS: Final = ("compare", "audit", "growth", "stalls", "memory", "lookup", "ledger", "conversation")
+TRIALS: Final = SCRATCH / "trials"
 SETTLE_S: Final = 2.0
 # Targets whose peak is above this run the scenarios with a thousand calls a second and more as well.
 FAST_PER_SECOND: Final = 1000
-AUDITS: Final = (Audit("full", "fsync"), Audit("full", "write"), Audit("metadata", "fsync"), Audit("off", "fsync"))
+AUDITS: Final = (
+    Audit("full", "fsync"),
+    Audit("full", "write"),
+    Audit("metadata", "fsync"),
+    Audit("metadata", "write"),
+    Audit("off", "fsync"),
+)
+NO_LEDGER: Final = "no ledger"
+# Streams take five seconds a round.
+AUDIT_STREAM_ROUNDS: Final = 3
 
 
 class Report:
@@ -48,13 +68,14 @@ class Report:
         self.path.write_text(json.dumps(self.document, indent=1) + "\n")
 
 
-def run(parts: Sequence[str], only: Sequence[str], times: int, growth_tables: Sequence[str]) -> int:
-    """Measure the parts, write the file, and return the exit status: 1 when a target lost or invented a record."""
+def run(parts: Sequence[str], only: Sequence[str], times: int, growth_tables: Sequence[str], scale: float = 1.0) -> int:
+    """Measure the parts, write the file, and return the exit status: 1 when a record was lost, invented or late."""
     name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    report = Report(RESULTS / f"{name}.json")
+    report = Report((RESULTS if scale == 1.0 else TRIALS) / f"{name}.json")
     found: list[Series] = []
+    missed = 0
     instructions = bool(report.document["machine"]["instructions_counted"])
-    with Bench(instructions=instructions) as bench:
+    with Bench(instructions=instructions, scale=scale) as bench:
         if "compare" in parts:
             found.append(_compare(bench, report, only, times))
         if "audit" in parts and not Counterfoil().missing():
@@ -63,9 +84,25 @@ def run(parts: Sequence[str], only: Sequence[str], times: int, growth_tables: Se
             tables, series = growth.measure(bench, growth_tables, times)
             report.add(growth=tables, growth_rounds=[asdict(r) for r in series.rounds])
             found.append(series)
+        if "stalls" in parts:
+            rows, series = stalls.measure(bench, times)
+            report.add(stalls=rows, stall_rounds=[asdict(r) for r in series.rounds])
+            found.append(series)
+        if "memory" in parts:
+            grown, rounds = memory.measure(bench, memory.STEPS, memory.STEP_S * scale)
+            report.add(memory=grown)
+            found.append(Series(tuple(rounds)))
+        if "lookup" in parts:
+            looked_up = misses.measure(bench, int(misses.CALLS * scale), misses.ROUND_S * scale)
+            report.add(lookup=looked_up)
+            missed = looked_up["misses"] + looked_up["http_misses"]
+    if "ledger" in parts:
+        report.add(ledger=ledger_alone.measure(times, 2.0 * scale, int(ledger_alone.RECORDS * scale)))
+    if "conversation" in parts:
+        report.add(conversation=conversation.measure(max(int(conversation.TURNS * scale), 2)))
     lines = [line for series in found for line in figures.verdict(series)]
     sys.stdout.write("\n".join([*lines, f"written: {report.path}"]) + "\n")
-    return int(any(series.broken for series in found))
+    return int(missed > 0 or any(series.broken for series in found))
 
 
 def _compare(bench: Bench, report: Report, only: Sequence[str], times: int) -> Series:
@@ -122,11 +159,14 @@ def _alternate(bench: Bench, present: Sequence[Target], described: dict[str, dic
 
 
 def _audit(bench: Bench, report: Report, times: int) -> Series:
-    """The same gateway under four policies, side by side."""
+    """The same gateway under every policy, side by side, and one that writes nothing."""
     with ExitStack() as stack:
-        targets = [stack.enter_context(running(Counterfoil(audit), bench.port)) for audit in AUDITS]
+        kinds = [*(Counterfoil(audit) for audit in AUDITS), Variant(NO_LEDGER, ledger=False)]
+        targets = [stack.enter_context(running(kind, bench.port)) for kind in kinds]
         for target in targets:
             bench.warm(target)
-        series = alternate(bench, targets, [PEAK, STREAMS], times, show_progress)
+        unary = alternate(bench, targets, [PEAK], times, show_progress)
+        streams = alternate(bench, targets, [STREAMS], min(times, AUDIT_STREAM_ROUNDS), show_progress)
+    series = Series((*unary.rounds, *streams.rounds))
     report.add(audit=[asdict(r) for r in series.rounds])
     return series

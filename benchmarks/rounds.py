@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -31,6 +31,7 @@ LOAD_CORES_MAX: Final = 0.85
 RATE_KEPT_MIN: Final = 0.98
 TARGET_CORES_BUSY: Final = 0.90
 WARM_ROUND_S: Final = 2.0
+WINDOW_MIN_S: Final = 0.2
 WARM_ROUNDS_MAX: Final = 10
 # A round that is not at least 3 % cheaper than the one before says that the target is warm.
 WARM_ENOUGH: Final = 0.97
@@ -105,11 +106,13 @@ class Round:
 class Bench:
     """The mock and the generator, both on core 1; use as a context manager.
 
-    With `instructions` every round also counts user-mode instructions, where the machine lets perf do so.
+    With `instructions` every round also counts user-mode instructions, where the machine lets perf do so. A `scale`
+    below 1 shortens every window, to try the harness itself: such figures are not to be quoted.
     """
 
-    def __init__(self, *, instructions: bool = False) -> None:
+    def __init__(self, *, instructions: bool = False, scale: float = 1.0) -> None:
         self._count_instructions = instructions
+        self.scale = scale
         with clocks.pinned({LOAD_CORE}):
             self._mock = _start("benchmarks.mock")
             self._generator = _start("benchmarks.load")
@@ -134,9 +137,13 @@ class Bench:
         """Calls that have reached the mock."""
         return int(self._control("stats", None)["hits"])
 
+    def behave(self, behaviour: Behaviour) -> None:
+        """Tell the mock what to do."""
+        self._control("behave", asdict(behaviour))
+
     def run(self, target: Target, scenario: Scenario) -> Round:
         """One round."""
-        self._control("behave", asdict(scenario.behaviour))
+        self.behave(scenario.behaviour)
         hits = self.hits()
         records = self._records[target.name] if target.name in self._records else target.records()
         round_ = self._measure(target, scenario)
@@ -153,7 +160,7 @@ class Bench:
 
         Node takes more than ten seconds to get there.
         """
-        self._control("behave", asdict(Behaviour()))
+        self.behave(Behaviour())
         self._records.pop(target.name, None)
         last = math.inf
         per_second = 0.0
@@ -166,6 +173,8 @@ class Bench:
         return per_second
 
     def _measure(self, target: Target, scenario: Scenario) -> Round:
+        if self.scale != 1.0:
+            scenario = replace(scenario, window_s=max(scenario.window_s * self.scale, WINDOW_MIN_S))
         warm_s = LEAD_S + scenario.warm_s + (scenario.stream_s if scenario.stream else 0)
         from_ns = time.monotonic_ns() + int(warm_s * 1e9)
         until_ns = from_ns + int(scenario.window_s * 1e9)

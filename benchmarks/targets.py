@@ -195,6 +195,10 @@ class Audit:
         return f"{self.capture}/{self.durability}"
 
 
+# All load comes from one address, which a gateway by default allows a thousand connections.
+LIMITS: Final = {"connections": 20_000, "connections_per_client": 20_000, "in_flight": 16_000}
+
+
 class Counterfoil(Target):
     """The gateway of this repository, audit on unless told otherwise."""
 
@@ -213,6 +217,7 @@ class Counterfoil(Target):
         if workers > 1:
             self.name += f"-{workers}w"
         self.data = Path()
+        self.checkpoint_seconds = 60.0
 
     def missing(self) -> str:
         ended = subprocess.run([*self._program(), "serve", "--help"], capture_output=True, check=False)
@@ -227,11 +232,16 @@ class Counterfoil(Target):
         configuration = {
             "providers": self.providers(upstream_port),
             "capture": {"default": self.audit.capture},
-            "ledger": {"durability": self.audit.durability},
+            "ledger": {"durability": self.audit.durability, "checkpoint_seconds": self.checkpoint_seconds},
+            "limits": LIMITS,
         }
         (folder / "counterfoil.yaml").write_text(json.dumps(configuration))  # JSON is YAML
         key = self._call("keys", "create", "--team", "bench").strip()
         self.headers = {"Authorization": f"Bearer {key}"}
+        return self.serving(folder)
+
+    def serving(self, folder: Path) -> tuple[list[str], dict[str, str]]:
+        """The command that serves, and what to add to its environment."""
         address = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers)]
         config = ["--config", str(folder / "counterfoil.yaml"), "--data", str(self.data)]
         return [*self._program(), "serve", *config, *address], {}
@@ -262,6 +272,27 @@ class Counterfoil(Target):
         if ended.returncode:
             raise TargetFailed(f"{' '.join(arguments)}: {ended.stdout[-500:]}{ended.stderr[-1500:]}")
         return ended.stdout
+
+
+class Variant(Counterfoil):
+    """The gateway with one thing otherwise (`benchmarks.variant`): `log_pages`, no `ledger`, other checkpoints."""
+
+    def __init__(
+        self, name: str, *, log_pages: int | None = None, ledger: bool = True, checkpoint_seconds: float = 60.0
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.ledger = ledger
+        self.checkpoint_seconds = checkpoint_seconds
+        self._changed = {"ledger": ledger} | ({"log_pages": log_pages} if log_pages else {})
+
+    def records(self) -> int | None:
+        return super().records() if self.ledger else None
+
+    def serving(self, folder: Path) -> tuple[list[str], dict[str, str]]:
+        program = [sys.executable, "-m", "benchmarks.variant", json.dumps(self._changed)]
+        path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+        return [*program, str(folder / "counterfoil.yaml"), str(self.data), str(self.port)], {"PYTHONPATH": path}
 
 
 def free_port() -> int:

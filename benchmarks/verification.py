@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1, help="also with so many processes")
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--bodies", action="store_true", help="seal 1.5 KB of bodies with each record")
     given = parser.parse_args()
     SCRATCH.mkdir(parents=True, exist_ok=True)
@@ -192,7 +193,10 @@ def main() -> None:
             shown["everything with workers"] = rate(
                 given.records, given.rounds, lambda: verify(deep=True, workers=given.workers), time.perf_counter
             )
-        print(json.dumps({name: round(value) for name, value in shown.items()}, indent=1))
+        rounded = json.dumps({name: round(value) for name, value in shown.items()}, indent=1)
+        print(rounded)
+        if given.json:
+            given.json.write_text(rounded)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
