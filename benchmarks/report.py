@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import charts, figures
+from benchmarks import charts, figures, goals
 from benchmarks.compare import Series, Value
 from benchmarks.full import PARTS, RESULTS
-from benchmarks.rounds import Round
 from benchmarks.scenarios import ALONE, FEW_STREAMS, LONG_PROMPT, MANY_STREAMS, PEAK, STEADY, STREAMS
-from benchmarks.statistics import Estimate
+from benchmarks.statistics import Estimate, median
 from benchmarks.targets import REPOSITORY
 
 DOCUMENT: Final = REPOSITORY / "docs/benchmarks.md"
@@ -24,7 +23,8 @@ CHARTS: Final = REPOSITORY / "docs/benchmarks"
 ROUNDS_MIN: Final = 5
 BEGIN: Final = "<!-- figures: made by `python -m benchmarks report`, do not edit -->"
 END: Final = "<!-- end of figures -->"
-_KEYS: Final = {"compare": "rounds", "audit": "audit", "growth": "growth"}
+_KEYS: Final = {"compare": "rounds"} | {part: part for part in PARTS if part != "compare"}
+_SPLIT: Final = ("gw", "upstream", "ledger")
 
 
 def write(paths: Sequence[Path]) -> int:
@@ -46,13 +46,20 @@ def write(paths: Sequence[Path]) -> int:
 
 def render(parts: dict[str, dict[str, Any]]) -> str:
     """The Markdown of the parts, and their charts as files."""
-    made: list[str] = []
-    if "compare" in parts:
-        made += _compare(parts["compare"])
-    if "audit" in parts:
-        made += _audit(parts["audit"])
-    if "growth" in parts:
-        made += _growth(parts["growth"])
+    makers = {
+        "compare": _compare,
+        "audit": _audit,
+        "growth": _growth,
+        "stalls": _stalls,
+        "memory": _memory,
+        "lookup": _lookup,
+        "ledger": _ledger,
+        "conversation": _conversation,
+    }
+    made = ["## Goals\n", *table(*goals.table(parts))]
+    for name, make in makers.items():
+        if name in parts:
+            made += make(parts[name])
     return "\n".join(made)
 
 
@@ -88,12 +95,8 @@ def _trial(series: Series) -> list[str]:
     return [] if rounds >= ROUNDS_MIN else [f"**Only {rounds} rounds: a trial, not to be quoted.**", ""]
 
 
-def _series(rounds: Sequence[dict[str, Any]]) -> Series:
-    return Series(tuple(Round(**each) for each in rounds))
-
-
 def _compare(document: dict[str, Any]) -> list[str]:
-    series = _series(document["rounds"])
+    series = goals.series_of(document["rounds"])
     names = [name for name, each in document["targets"].items() if not each["skipped"]]
     lines = ["## Beside nginx and the peers\n", _source(document), *_trial(series)]
     versions = [f"{name} {document['targets'][name]['version']}" for name in names]
@@ -108,8 +111,25 @@ def _compare(document: dict[str, Any]) -> list[str]:
     ):
         values = {name: series.estimate(scenario.name, name, value).value for name in names}
         lines += _chart(what.replace(" ", "-").lower(), charts.bars(what, values, unit))
+    lines += _split(series)
     lines += _void(series)
     return lines
+
+
+def _split(series: Series) -> list[str]:
+    """Where a call's time goes, as the gateway itself says in `Server-Timing`."""
+    rows: list[list[str]] = []
+    for scenario in (ALONE, STEADY, PEAK):
+        found = [r.split_us for r in series.of(scenario.name, goals.OURS) if r.split_us]
+        if found:
+            cells = [
+                " / ".join(figures.number(median([split[part][share] for split in found])) for share in ("p50", "p99"))
+                for part in _SPLIT
+            ]
+            rows.append([scenario.name, *cells])
+    if not rows:
+        return []
+    return ["What the gateway says of its time, p50 / p99 in µs:", "", *table(["calls", *_SPLIT], rows)]
 
 
 def _cells(series: Series, document: dict[str, Any]) -> list[tuple[str, Callable[[str], str]]]:
@@ -158,21 +178,25 @@ def _void(series: Series) -> list[str]:
 
 
 def _audit(document: dict[str, Any]) -> list[str]:
-    series = _series(document["audit"])
+    series = goals.series_of(document["audit"])
     rows: list[list[str]] = []
     names = list(dict.fromkeys(r.target for r in series.rounds))
     for name in names:
         unary = series.estimate(PEAK.name, name, figures.cpu_per_request)
         frame = series.estimate(STREAMS.name, name, figures.cpu_per_frame)
         tax = series.ratio(PEAK.name, name, names[-1], figures.cpu_per_request)
-        rows.append([name, figures.text(unary), figures.text(frame), figures.text(tax, digits=2)])
-    head = ["capture and durability", "CPU a request, µs", "CPU a chunk, µs", "÷ capture off"]
-    note = "Every mode writes a durable record; `off` keeps no body.\n"
+        streamed = series.ratio(STREAMS.name, name, names[-1], figures.cpu_per_frame)
+        rows.append([name, *(figures.text(each, digits=2) for each in (unary, tax, frame, streamed))])
+    head = ["capture and durability", "CPU a request, µs", "÷ no ledger", "CPU a chunk, µs", "÷ no ledger"]
+    note = (
+        "Every mode but the last writes a durable record; `off` keeps no body and no detail. `no ledger` is the same "
+        "gateway with a ledger that answers at once and writes nothing: it makes the record, and throws it away.\n"
+    )
     return ["## What the audit costs\n", _source(document), *_trial(series), note, *table(head, rows)]
 
 
 def _growth(document: dict[str, Any]) -> list[str]:
-    series = _series(document["growth_rounds"])
+    series = goals.series_of(document["growth_rounds"])
     lines = ["## How cost grows\n", _source(document), *_trial(series)]
     for name, rows in document["growth"].items():
         if rows:
@@ -181,6 +205,61 @@ def _growth(document: dict[str, Any]) -> list[str]:
             lines += table(head, [[_cell(row.get(column)) for column in head] for row in rows])
             lines += _growth_chart(name, rows)
     return lines + _void(series)
+
+
+def _stalls(document: dict[str, Any]) -> list[str]:
+    rows = document["stalls"]
+    if not rows:
+        return []
+    series = goals.series_of(document["stall_rounds"])
+    head = list(rows[0])
+    note = (
+        "Unary calls at 1,000/s and 50 streams, beside what the ledger does to look after itself. `calm`: the log is "
+        "never copied back and nothing signed. `log copied back`: after each megabyte instead of eight. `checkpoints "
+        "signed`: four a second instead of one a minute. `export`: a client reads every record again and again.\n"
+    )
+    cells = [[str(row[head[0]]), *(_cell(row[name]) for name in head[1:])] for row in rows]
+    lines = ["## While the ledger looks after itself\n", _source(document), *_trial(series), note]
+    return [*lines, *table(head, cells), *_void(series)]
+
+
+def _memory(document: dict[str, Any]) -> list[str]:
+    grown = document["memory"]
+    rows = [["idle", figures.number(grown["idle_bytes"] / 1e6)]]
+    rows += [[f"{calls:,}", figures.number(size / 1e6)] for calls, size in grown["points"]]
+    slope = grown["bytes_per_100k_calls"] / 1e6
+    note = f"{slope:.3f} MB in 100,000 calls, by least squares over the last two thirds; full load, 64 connections.\n"
+    return ["## Memory under load\n", _source(document), note, *table(["calls", "MB"], rows)]
+
+
+def _lookup(document: dict[str, Any]) -> list[str]:
+    found = document["lookup"]
+    note = (
+        f"{found['calls']:,} calls, {found['streamed']:,} of them streamed, each looked up as soon as its last byte "
+        f"had arrived, by a reader in another process: {found['misses']} misses. {found['http_lookups']:,} also by "
+        f"`GET /v1/generations?id=`: {found['http_misses']} misses. {found['failed']} calls failed.\n"
+    )
+    return ["## Looked up at once\n", _source(document), note]
+
+
+def _ledger(document: dict[str, Any]) -> list[str]:
+    rows = [[name, f"{value:,}"] for name, value in document["ledger"].items()]
+    note = "One core, records a second; the writer commits 256 calls in flight, each commit synced.\n"
+    return ["## The ledger alone\n", _source(document), note, *table(["", ""], rows)]
+
+
+def _conversation(document: dict[str, Any]) -> list[str]:
+    rows = document["conversation"]
+    if not rows:
+        return []
+    head = list(rows[0])
+    cells = [[str(row[head[0]]), *(_cell(row[name], 2) for name in head[1:])] for row in rows]
+    note = (
+        "An agent with eight tools. `stored_bytes` are all its requests and answers as they lie in the ledger, "
+        "`ratio` is their size over that of the last request compressed (zstd, level 3), `ratio_whole` what it would "
+        "be with each request kept whole.\n"
+    )
+    return ["## What a long conversation takes\n", _source(document), note, *table(head, cells)]
 
 
 def _growth_chart(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -192,8 +271,8 @@ def _growth_chart(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     return _chart(f"growth-{name}", charts.lines(f"{name}, µs", across, [row[across] for row in rows], series))
 
 
-def _cell(value: object) -> str:
-    return figures.number(value, 0 if value == int(value) else 1) if isinstance(value, int | float) else "–"
+def _cell(value: object, digits: int = 1) -> str:
+    return figures.number(value, 0 if value == int(value) else digits) if isinstance(value, int | float) else "–"
 
 
 def _chart(name: str, svg: str) -> list[str]:

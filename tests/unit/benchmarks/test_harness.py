@@ -10,18 +10,19 @@ import zlib
 from xml.etree import ElementTree as ET
 
 import pytest
-from benchmarks import charts, clocks, figures, peers
+from benchmarks import charts, clocks, figures, goals, lookups, memory, misses, peers
 from benchmarks.bodies import STAMP_MARK, chat_request, chat_response, stream_frames
-from benchmarks.compare import Series
+from benchmarks.compare import Series, running
 from benchmarks.load import Outcome, parse_splits
 from benchmarks.mock import Behaviour, _request_size
 from benchmarks.report import table
 from benchmarks.rounds import Bench, Round, Scenario, _judge, is_broken
 from benchmarks.scenarios import PEAK, STREAMS, slowed
 from benchmarks.statistics import estimate, histogram, quantile
-from benchmarks.targets import Audit, Counterfoil, Direct
+from benchmarks.targets import Audit, Counterfoil, Direct, Variant
 
 from counterfoil.capture.sharing import bucket_of
+from counterfoil.ledger.verify import Verifier
 
 
 @pytest.mark.parametrize("size", [400, 1_000, 10_000, 400_000], ids="{}".format)
@@ -223,6 +224,80 @@ def test_names_of_the_audit_matrix_differ():
     """Each policy is a target of its own name, so its rounds are told apart."""
     names = {Counterfoil(Audit(capture, sync)).name for capture in ("full", "off") for sync in ("fsync", "write")}
     assert len(names) == 4
+
+
+def _round(scenario, target, **figures):
+    return {"scenario": scenario.name, "target": target, "requests": 1, **figures}
+
+
+def test_the_table_of_goals_says_what_is_met_and_what_was_not_measured():
+    """A goal is met, missed or not measured; each target has its own figures in its own column."""
+    rounds = [
+        _round(PEAK, "nginx", cpu_us_per_request=10.0),
+        _round(PEAK, "counterfoil", cpu_us_per_request=45.0, per_second=9000.0),
+        _round(PEAK, "portkey", cpu_us_per_request=900.0),
+        _round(STREAMS, "nginx", cpu_us_per_frame=10.0),
+        _round(STREAMS, "counterfoil", cpu_us_per_frame=14.0),
+    ]
+    targets = {name: {"skipped": "", "rss_idle_bytes": 60e6} for name in ("nginx", "counterfoil", "portkey")}
+    targets["litellm"] = {"skipped": "not installed"}
+    lookups = [{"records": n, "by_id_p99_us": us} for n, us in ((10_000, 100.0), (10_000_000, 140.0))]
+    documents = {
+        "compare": {"targets": targets, "rounds": rounds},
+        "growth": {"growth": {"lookups": lookups}},
+        "lookup": {"lookup": {"calls": 10, "misses": 0, "http_misses": 1}},
+        "memory": {"memory": {"bytes_per_100k_calls": 1000, "calls": 5}},
+        "conversation": {"conversation": [{"turns": 100, "conversation": "chat", "ratio": 1.2}]},
+    }
+    head, rows = goals.table(documents)
+    assert head[3:] == ["counterfoil", "", "nginx", "portkey"]
+    marks = {(row[0], row[4]) for row in rows}
+    assert marks == {
+        ("P1", "met"), ("P2", "missed"), ("P3", "–"), ("P4", "–"), ("P5", "–"), ("P6", "missed"), ("P7", "missed"),
+        ("P8", "met"), ("P11", "–"), ("P11", "met"), ("P13", "–"), ("P14", "met"),
+    }  # fmt: skip
+    assert next(row[3] for row in rows if row[0] == "P8") == "0.140; 1.40"
+    assert next(row[6] for row in rows if row[0] == "P3").startswith("20.00")
+
+
+def test_nothing_measured_is_an_empty_table():
+    """Without results there is a head and no rows."""
+    assert goals.table({}) == (["", "figure", "goal", "counterfoil", ""], [])
+
+
+def test_every_call_is_there_when_its_last_byte_is():
+    """P7 in short: each of some thousand calls is found at once, by another process and over HTTP."""
+    with Bench() as bench:
+        found = misses.measure(bench, calls=1500, round_s=0.5)
+    assert found["calls"] >= 1500
+    assert found["streamed"] > 0
+    assert found["http_lookups"] > 0
+    assert (found["misses"], found["http_misses"], found["failed"]) == (0, 0, 0)
+
+
+def test_a_gateway_without_a_ledger_writes_nothing():
+    """What the audit tax is measured against answers every call and keeps none."""
+    with Bench() as bench, running(Variant("no ledger", ledger=False), bench.port) as target:
+        round_ = bench.run(target, Scenario("u", rate=100, connections=4, warm_s=0.0, window_s=0.3))
+        assert (round_.void, round_.records) == ("", None)
+        assert target.stats()["records"] == 0
+
+
+def test_a_prepared_ledger_answers_and_is_made_once(monkeypatch, tmp_path):
+    """The ledgers of the lookup table hold, have what is asked of them, and are used again."""
+    monkeypatch.setattr(lookups, "SCRATCH", tmp_path)
+    folder, ids = lookups.prepared(3000)
+    row = lookups._ask(folder, ids)
+    assert row["bytes_per_record"] > 300
+    report = Verifier(folder, now_ms=lookups._FIRST_MS, deep=False).run()
+    assert (report.records, report.problems) == (3000, [])
+    made = folder.ledger_db.stat().st_mtime_ns
+    assert lookups.prepared(3000)[0].ledger_db.stat().st_mtime_ns == made
+
+
+def test_a_slope_is_found_in_steps():
+    """Memory that grows by two bytes a call has that slope."""
+    assert memory._slope([(0, 100), (10, 120), (20, 140)]) == pytest.approx(2.0)
 
 
 def test_charts_and_tables_have_what_they_are_given():
