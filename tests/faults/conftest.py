@@ -9,7 +9,7 @@ import pytest
 
 from emulators.gateway import Gateway
 from emulators.scripted import ScriptedUpstream
-from faults import checker
+from faults import checker, reading
 
 
 @pytest.fixture(scope="session")
@@ -46,5 +46,20 @@ def local_config(upstream: ScriptedUpstream) -> dict[str, Any]:
 def gateway(start_gateway: Any, local_config: dict[str, Any]) -> Iterator[Gateway]:
     """Give a gateway of one process."""
     running = start_gateway(local_config)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def echoing() -> Iterator[ScriptedUpstream]:
+    """Give a provider that answers each request with the mark that it carries."""
+    with ScriptedUpstream(reading.echo) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reader(start_gateway: Any, echoing: ScriptedUpstream) -> Iterator[Gateway]:
+    """Give a gateway in front of it that has to read what no honest client sends."""
+    running = start_gateway(reading.config(echoing.base_url))
     yield running
     running.stop()

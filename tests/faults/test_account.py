@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from counterfoil.cli.doctor import State, account, checkpoint, commits, kept_back
+from counterfoil.cli.doctor import State, account, checkpoint, commits, kept_back, waiting
 from emulators.gateway import Gateway
 from emulators.scripted import Hang, ScriptedUpstream
 from faults import checker
@@ -71,6 +71,9 @@ def test_a_call_in_flight_is_open(gateway: Gateway, upstream: ScriptedUpstream) 
         assert gateway.request("GET", "/health/ready").json()["calls"]["open"] == 1
         said = gateway.command("doctor").stdout
         assert "1 admitted = 0 settled + 1 open + 0 refused" in said
+        assert all(
+            name in said for name in ("commit wait", "0 records wait", "checkpoint", "8.0 MiB of disk kept back")
+        )
     checker.wait_until(lambda: figures(gateway)["counterfoil_calls_open"] == 0)
     assert figures(gateway)["counterfoil_calls_settled_total"] == 1
     remote = gateway.command("doctor", "--url", gateway.url, "--key", key, local=False).stdout
@@ -85,6 +88,8 @@ def test_a_call_in_flight_is_open(gateway: Gateway, upstream: ScriptedUpstream) 
         pytest.param(lambda: commits(None, None), State.GOOD, id="no commit"),
         pytest.param(lambda: commits(0.4, 1.0), State.GOOD, id="fast"),
         pytest.param(lambda: commits(90.0, 250.0), State.WARNING, id="slow"),
+        pytest.param(lambda: waiting(3), State.GOOD, id="queue"),
+        pytest.param(lambda: waiting(5000), State.WARNING, id="long queue"),
         pytest.param(lambda: checkpoint(None, 3, running=True), State.GOOD, id="unsigned"),
         pytest.param(lambda: checkpoint(500_000, 3, running=True), State.GOOD, id="idle"),
         pytest.param(lambda: checkpoint(9_000_000, 3, running=True), State.WARNING, id="late"),

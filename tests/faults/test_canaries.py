@@ -103,6 +103,23 @@ def test_the_log_holds_no_secret(gateway: Gateway) -> None:
     assert CANARY not in gateway.process.log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("level", "form"), [("debug", "console"), ("info", "json"), ("warning", "console"), ("error", "json")]
+)
+def test_no_level_and_no_form_of_the_log_holds_a_secret(
+    start_gateway: Any, upstream: ScriptedUpstream, level: str, form: str
+) -> None:
+    """As it is at the level that says most, so at every other, with access lines where the level has them."""
+    one = {"type": "openai", "base_url": upstream.base_url, "api_key": "sk-canary-operator-1234567890"}
+    log = {"level": level, "format": form}
+    running = start_gateway({"providers": {"local": one}, "log": log, "server": {"access_log": True}})
+    plant(running)
+    running.stop()
+    said = running.process.log.read_text()
+    assert ("POST /metrics HTTP" in said) == (level in ("debug", "info"))
+    assert CANARY not in said
+
+
 def test_the_metrics_hold_no_secret(gateway: Gateway) -> None:
     """Nor in the figures and the health pages that need no key."""
     for path in ("/metrics", "/health/ready", "/health/live"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +15,7 @@ from emulators.raw import RawClient
 from emulators.scripted import ScriptedUpstream
 from faults import malformed
 from faults.malformed import AMBIGUOUS, Case
-from faults.test_malformed import EXPLAINED, MARK, bodies, config, echo, every_case, marks, outcome, second_opinion
+from faults.reading import EXPLAINED, MARK, bodies, config, echo, every_case, marks, outcome, second_opinion
 
 pytestmark = pytest.mark.skipif(nginx.missing() is not None, reason=nginx.missing() or "")
 
@@ -25,31 +24,16 @@ THREADS = 128
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    """Give the provider behind the gateway."""
-    with ScriptedUpstream(echo) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]:
-    """Give the gateway that reads each case directly."""
-    running = start_gateway(config(upstream.base_url))
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def cases(gateway: Gateway) -> list[Case]:
+def cases(reader: Gateway) -> list[Case]:
     """Give every case."""
-    return every_case(gateway.key())
+    return every_case(reader.key())
 
 
 @pytest.fixture(scope="module")
-def ours(gateway: Gateway, upstream: ScriptedUpstream, cases: list[Case]) -> dict[str, bytes]:
+def ours(reader: Gateway, echoing: ScriptedUpstream, cases: list[Case]) -> dict[str, bytes]:
     """Give what reaches the provider through the gateway alone, by mark."""
-    play(gateway.port, cases)
-    return bodies(upstream)
+    play(reader.port, cases)
+    return bodies(echoing)
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,8 @@ DISK_BYTES_WARNING: Final = 2 << 30
 DISK_BYTES_PROBLEM: Final = 256 << 20
 SYNC_MS_WARNING: Final = 50.0
 """Every answer waits for one sync; a disk slower than this is felt by clients."""
+QUEUE_RECORDS_WARNING: Final = 1000
+"""What one commit takes in a tenth of a second; that many and more were never there at once in a healthy gateway."""
 CONNECT_SECONDS_MAX: Final = 5.0
 CHECKPOINT_MS_WARNING: Final = 2000 * IDLE_PERIOD_S
 """A running gateway signs at least every :data:`IDLE_PERIOD_S`, also when nothing happens."""
@@ -239,6 +241,7 @@ def ledger(root: Path) -> Iterator[Finding]:
     counts, waits = figures.counts, figures.waits
     yield account(counts.admitted, counts.settled, figures.state.open, counts.refused)
     yield commits(waits.sum_us / 1000 / waits.total if waits.total else None, waits.quantile_ms(0.99))
+    yield waiting(figures.state.queue_depth)
     running = figures.workers > 0
     age_ms = None if signed_ms is None else time.time_ns() // 1_000_000 - signed_ms
     yield checkpoint(age_ms, stats["records"], running=running)
@@ -259,6 +262,12 @@ def commits(mean_ms: float | None, p99_ms: float | None) -> Finding:
         return Finding("commit wait", State.GOOD, "nothing was committed yet")
     said = f"{mean_ms:.2f} ms on average, 99 of 100 within {p99_ms:g} ms"
     return Finding("commit wait", State.WARNING if p99_ms > SYNC_MS_WARNING else State.GOOD, said)
+
+
+def waiting(records: int) -> Finding:
+    """How many records wait for their commit: more than pass in a moment is a disk that does not keep up."""
+    said = f"{records:,} records wait for their commit"
+    return Finding("queue", State.WARNING if records > QUEUE_RECORDS_WARNING else State.GOOD, said)
 
 
 def checkpoint(age_ms: int | None, records: int, *, running: bool) -> Finding:
@@ -376,12 +385,14 @@ def _said_by(body: bytes) -> Iterator[Finding]:
     calls, wait = said.calls, said.ledger.commit_wait_ms
     yield account(calls["admitted"], calls["settled"], calls["open"], calls["refused"])
     yield commits(wait["mean"], wait["p99"])
+    yield waiting(said.ledger.queue_depth)
     signed = said.ledger.last_checkpoint_at
     yield Finding("checkpoint", State.GOOD, "nothing is signed yet" if signed is None else f"signed at {signed}")
     yield kept_back(said.disk["reserve_bytes"], running=said.workers["running"] > 0)
 
 
 class _Ledger(Struct):
+    queue_depth: int
     commit_wait_ms: dict[str, float | None]
     last_checkpoint_at: str | None
 
