@@ -452,6 +452,8 @@ def scanned(data: bytes) -> None:
         lines = _decode_lines(quick.pricing_lines)
     except (msgspec.MsgspecError, ValueError):
         return
+    if not scan.is_written_as(quick, data):
+        return  # as below
     if any(attempt.usage != quick.usage for attempt in quick.attempts):
         return  # which the verification reads whole
     if any(attempt.pricing_lines not in (scan.NOTHING, quick.pricing_lines) for attempt in quick.attempts):

@@ -30,7 +30,7 @@ from counterfoil.record import codec, ids
 from counterfoil.record.charge import NOTHING_SERVED, Charge, LineState
 from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import CaptureInfo, CaptureState, Record
-from counterfoil.record.scan import NOTHING, ScannedRecord, scan, usage_of
+from counterfoil.record.scan import NOTHING, ScannedRecord, is_written_as, scan, usage_of
 from counterfoil.record.usage import Usage
 
 _CAPTURE: Final = b',"capture":'
@@ -109,7 +109,7 @@ class Inspector:
                 return False
             if Raw(_encode_lines(charge.lines)) != record.pricing_lines:
                 return False
-            if columns != _columns(record, usage, charge.lines, record.capture):
+            if columns != _columns(record, usage, charge.lines, record.capture) or not is_written_as(record, data):
                 return False
         except (msgspec.MsgspecError, ValueError):
             return False

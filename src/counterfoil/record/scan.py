@@ -2,8 +2,11 @@
 
 Usage and lines stand in a record twice, for the record and for the attempt that answered, in the same bytes; reading
 them once takes half of the time that :func:`counterfoil.record.codec.decode` takes. The fields are those of
-:class:`~counterfoil.record.record.Record` and :class:`~counterfoil.record.record.Attempt`, so what is no record here
-is none there; whoever reads a part left as bytes checks that part.
+:class:`~counterfoil.record.record.Record` and :class:`~counterfoil.record.record.Attempt`.
+
+What is passed over is not looked at: a member that comes twice, or under a name nobody knows, could hold anything. So
+what was read is a record only when it is written as the very bytes it was read from (:func:`is_written_as`); and
+whoever relies on a part left as bytes checks that part.
 """
 
 from __future__ import annotations
@@ -93,6 +96,14 @@ class ScannedRecord(Struct, frozen=True, kw_only=True, gc=False):
 
 scan = msgspec.json.Decoder(ScannedRecord).decode
 """Canonical bytes as a :class:`ScannedRecord`. Raises :class:`msgspec.MsgspecError` where they are no record."""
+
+_encode = msgspec.json.Encoder(order=None).encode
+
+
+def is_written_as(record: ScannedRecord, data: bytes) -> bool:
+    """Whether ``data`` are the canonical bytes of ``record``: nothing is in them twice, unknown or spelt otherwise."""
+    return _encode(record) == data
+
 
 usage_of = msgspec.json.Decoder(Usage).decode
 """The usage in its bytes. Raises :class:`msgspec.MsgspecError`."""
