@@ -155,13 +155,17 @@ class Bench:
             round_.broken = f"{round_.records} records for {round_.mock_hits} calls at the mock, {round_.failed} failed"
         return round_
 
+    def forget(self, target: Target) -> None:
+        """Count the target's records anew before its next round: others than the rounds have made some."""
+        self._records.pop(target.name, None)
+
     def warm(self, target: Target) -> float:
         """Let a target compile, cache and connect until its cost no longer falls; gives its requests a second then.
 
         Node takes more than ten seconds to get there.
         """
         self.behave(Behaviour())
-        self._records.pop(target.name, None)
+        self.forget(target)
         last = math.inf
         per_second = 0.0
         for _ in range(WARM_ROUNDS_MAX):
