@@ -9,9 +9,8 @@ An exchange outlives its connection: after the client has left, writes go nowher
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import UNSET, UnsetType
 
@@ -56,6 +55,7 @@ class Exchange:
         "headers",
         "http10",
         "keep_alive",
+        "launched",
         "listener",
         "message_event",
         "parts",
@@ -64,18 +64,17 @@ class Exchange:
         "response_complete",
         "started",
         "surface",
-        "task",
         "turn",
     )
 
     def __init__(
         self,
-        protocol: ServerProtocol | None,
+        protocol: Any,
         head: Head,
         arrived_ms: int,
         arrived_ns: int,
     ) -> None:
-        self._protocol = cast("ServerProtocol", protocol)  # None only where every method that uses it is overridden
+        self._protocol: ServerProtocol = protocol  # None only where every method that uses it is overridden
         self._chunked = False
         self.head = head
         self.path = head.path
@@ -91,7 +90,7 @@ class Exchange:
         self.turn = True  # False while an earlier request of the same connection is being answered
         self.deadline = 0.0
         self.listener: Listener | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.launched = False
         self.http10 = False
         # What uvicorn's protocol asks of its cycle.
         self.keep_alive = True

@@ -122,11 +122,11 @@ async def call(
     client; only a path that is no endpoint raises :class:`CallerFault`. Cancelling hangs up, as a client would.
     """
     exchange = InternalExchange(gateway, principal, target, headers, body, on_piece, request_id)
-    exchange.task = asyncio.get_running_loop().create_task(gateway.run(exchange))
+    over = gateway.run(exchange)
     try:
         await asyncio.shield(exchange.answered)
     except asyncio.CancelledError:
         exchange.client_gone()
         raise
-    await exchange.task
+    await over
     return exchange.answer()

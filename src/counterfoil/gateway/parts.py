@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from counterfoil.ledger.settlement import Intent, Settlement
+from counterfoil.ledger.settlement import Intent, Settlement, Waiter
 from counterfoil.tenancy.principal import Principal
 
 
@@ -18,6 +18,10 @@ class Bookkeeper(Protocol):
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
         """Make a settlement durable; the future is done when it is."""
+        ...
+
+    def put(self, settlement: Settlement, waiter: Waiter) -> None:
+        """The same, for a waiter of the caller's own."""
         ...
 
 

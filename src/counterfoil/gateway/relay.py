@@ -25,6 +25,7 @@ from typing import Protocol
 from counterfoil.errors import CallerFault, Fault, UpstreamFault
 from counterfoil.gateway.exchange import Exchange
 from counterfoil.gateway.inflate import Inflater
+from counterfoil.gateway.steps import Signal
 from counterfoil.gateway.upstream.connection import Receiver
 from counterfoil.providers.provider import Provider
 from counterfoil.surfaces.base import Call, Meter, Reading
@@ -60,8 +61,11 @@ _RENAMED = {
     b"x-counterfoil-retry-of": b"x-upstream-retry-of",
 }
 _NAMES_MAX = 2048
-_names: dict[bytes, bytes] = {}
-"""What becomes of each header name seen: its line's beginning, or empty for a dropped one. Bounded by _NAMES_MAX."""
+_names: dict[bytes, tuple[bytes, bytes]] = {}
+"""What each header name seen means to us (itself in lower case, or nothing), and the beginning of its line for the
+client (empty when it is dropped). Bounded by _NAMES_MAX."""
+
+_TELLING = frozenset({b"content-type", b"content-length", b"content-encoding"})
 
 
 class Sender(Protocol):
@@ -84,24 +88,14 @@ class Way(Enum):
     PASSING = 3
 
 
-def _line_start(name: bytes) -> bytes:
+def _meaning(name: bytes) -> tuple[bytes, bytes]:
+    """The entry of ``_names`` for a name seen for the first time."""
     lower = name.lower()
     start = b"" if lower in _DROPPED else _RENAMED.get(lower, lower) + b": "
+    meaning = lower if lower in _TELLING else b"", start
     if len(_names) < _NAMES_MAX:
-        _names[name] = start
-    return start
-
-
-def answer_fields(fields: list[tuple[bytes, bytes]]) -> list[bytes]:
-    """The provider's header lines that the client gets, ready to write."""
-    lines: list[bytes] = []
-    for name, value in fields:
-        start = _names.get(name)
-        if start is None:
-            start = _line_start(name)
-        if start:
-            lines.append(b"%b%b\r\n" % (start, value))
-    return lines
+        _names[name] = meaning
+    return meaning
 
 
 def _no_lines(_: int) -> list[bytes]:
@@ -120,6 +114,8 @@ class Relay:
         "_inflater",
         "_left_ns",
         "_length",
+        "_lines",
+        "_loop",
         "_paused_ns",
         "_reading",
         "_released",
@@ -158,7 +154,7 @@ class Relay:
         exchange: Exchange,
         call: Call,
         provider: Provider,
-        done: asyncio.Future[None],
+        loop: asyncio.AbstractEventLoop,
         *,
         keeps: bool,
         held_max: int,
@@ -168,13 +164,15 @@ class Relay:
         self.call = call
         self.meter: Meter = exchange.surface.meter(call)
         self.provider = provider
-        self.done = done
+        self.done = Signal()
+        self._loop = loop
         self.keeps = keeps
         self._held_max = held_max
         self._capture_max = capture_max
         self.way = Way.HELD
         self.status = 0
         self.fields: list[tuple[bytes, bytes]] = []
+        self._lines: list[bytes] = []  # the provider's header lines that the client gets
         self.first_lines: Callable[[int], list[bytes]] = _no_lines  # ours; given the ns until the first byte
         self.content_type = b""  # in lower case
         self.media_type = b""  # as it came
@@ -217,15 +215,19 @@ class Relay:
         self.status = status
         self.fields = fields
         coding = b""
+        lines, names = self._lines, _names
         for name, value in fields:
-            size = len(name)
-            if size == 12 and name.lower() == b"content-type":
-                self.media_type = value
-                self.content_type = value.lower()
-            elif size == 14 and name.lower() == b"content-length":
-                self._length = int(value) if value.isdigit() else None
-            elif size == 16 and name.lower() == b"content-encoding":
-                coding = value.strip().lower()
+            telling, start = names.get(name) or _meaning(name)
+            if start:
+                lines.append(b"%b%b\r\n" % (start, value))
+            if telling:
+                if telling == b"content-type":
+                    self.media_type = value
+                    self.content_type = value.lower()
+                elif telling == b"content-length":
+                    self._length = int(value) if value.isdigit() else None
+                else:
+                    coding = value.strip().lower()
         if coding and coding != b"identity":
             self._length = None
             try:
@@ -260,7 +262,7 @@ class Relay:
         self._ended = True
         if self._released:
             self.exchange.end(b"")
-        elif not self.done.done():
+        elif not self.done.happened:
             cut = self._inflater is not None and not self._inflater.whole
             self._resolve(UpstreamFault("truncated") if cut else None)
 
@@ -278,7 +280,7 @@ class Relay:
     def on_client_gone(self) -> None:
         self.left_after = self._sent
         connection = self._connection
-        if self.done.done():
+        if self.done.happened:
             if self._released and connection is not None and not self._ended:
                 connection.detach()
             return
@@ -305,7 +307,7 @@ class Relay:
     @property
     def over(self) -> bool:
         """Whether nothing will happen to this answer any more."""
-        return self.done.done() and (self._ended or self.exchange.disconnected or self.exchange.response_complete)
+        return self.done.happened and (self._ended or self.exchange.disconnected or self.exchange.response_complete)
 
     # Time, from the sweep.
 
@@ -318,7 +320,7 @@ class Relay:
                 self._detach()
                 self.exchange.end(b"")
             return
-        if self.done.done():
+        if self.done.happened:
             return
         timeouts = self.provider.timeouts
         if self._left_ns and now_ns - self._left_ns > self.provider.drain_seconds * SECOND_NS:
@@ -360,14 +362,14 @@ class Relay:
                 self._detach()
             return
         if self.way is Way.HELD:
-            exchange.respond(self.status, answer_fields(self.fields) + lines, self.body())
+            exchange.respond(self.status, self._lines + lines, self.body())
             return
         rest = self._tail if self.way is Way.PASSING else b"".join((self._rest, *self._trailing))
         if self._ended:
             if self.begun:
                 exchange.end(rest)
             else:
-                exchange.respond(self.status, answer_fields(self.fields) + lines, rest)
+                exchange.respond(self.status, self._lines + lines, rest)
             return
         self._released = True
         if rest:
@@ -399,7 +401,7 @@ class Relay:
             self._keep(data)
             self.offsets_us.append((now - self.dispatched_ns) // 1000)
         meter = self.meter
-        if meter.terminal or self.done.done():
+        if meter.terminal or self.done.happened:
             self._trailing.append(data)
             return
         out = meter.push(data)
@@ -433,7 +435,7 @@ class Relay:
         """The terminal frame is here and kept back."""
         self._flows = False
         self.end_ns = now
-        self.done.get_loop().call_later(TERMINAL_GRACE_SECONDS, self._settle_without_the_end)
+        self._loop.call_later(TERMINAL_GRACE_SECONDS, self._settle_without_the_end)
 
     def _on_piece(self, data: bytes) -> None:
         if self.way is Way.HELD:
@@ -477,11 +479,11 @@ class Relay:
             return
         self.begun = True
         length = self._length if self.way is Way.PASSING else None
-        lines = [*answer_fields(self.fields), *self.first_lines(self.first_byte_ns - self.dispatched_ns)]
+        lines = [*self._lines, *self.first_lines(self.first_byte_ns - self.dispatched_ns)]
         self.exchange.start(self.status, lines, length, data)
 
     def _settle_without_the_end(self) -> None:
-        if not self.done.done():
+        if not self.done.happened:
             self._resolve(None)
 
     def _give_up(self, fault: Fault) -> None:
@@ -494,7 +496,7 @@ class Relay:
             self._connection.detach()
 
     def _resolve(self, fault: Fault | None) -> None:
-        if self.done.done():
+        if self.done.happened:
             return
         if self.exchange.disconnected and (fault is None or fault.branch == "upstream"):
             # Whatever the provider did to an answer that nobody waited for any more: the client left first.

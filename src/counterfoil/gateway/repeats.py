@@ -104,11 +104,19 @@ class Repeats:
         self._under_way: dict[bytes, KeyedExchange] = {}
         self._claiming: dict[bytes, asyncio.Future[None]] = {}
         self._serving = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, "idempotency")
 
-    async def serve(self, exchange: Exchange) -> None:
+    def begin(self, exchange: Exchange) -> asyncio.Task[None]:
         """Serve a request that has an idempotency key, to its last byte."""
+        task = asyncio.get_running_loop().create_task(self.serve(exchange))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def serve(self, exchange: Exchange) -> None:
+        """As :meth:`begin`, in the caller's task."""
         key = exchange.headers[IDEMPOTENCY_KEY]
         if exchange.principal is None or exchange.fault is not None:
             await self._gateway.story(exchange)

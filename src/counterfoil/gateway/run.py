@@ -36,6 +36,8 @@ from counterfoil.gateway.playback import HEADER as PLAYBACK_HEADER
 from counterfoil.gateway.playback import PLAYER, Playback, missed, mode_of
 from counterfoil.gateway.relay import Relay, Way
 from counterfoil.gateway.server import ServerProtocol
+from counterfoil.gateway.steps import Signal, follow
+from counterfoil.gateway.upstream.connection import UpstreamConnection
 from counterfoil.gateway.upstream.guard import Guard
 from counterfoil.gateway.upstream.pool import Pool
 from counterfoil.ledger.settlement import NO_SLOT, Settlement
@@ -128,15 +130,26 @@ class Gateway:
 
     # The story.
 
-    async def run(self, exchange: Exchange) -> None:
-        """Serve one request from admission to its last byte."""
+    def begin(self, exchange: Exchange) -> None:
+        """Serve one request, from admission to its last byte."""
         if IDEMPOTENCY_KEY in exchange.headers and self.repeats is not None:
-            await self.repeats.serve(exchange)
+            self.repeats.begin(exchange)
         else:
-            await self.story(exchange)
+            follow(self._story(exchange))
 
-    async def story(self, exchange: Exchange) -> None:
-        """Serve one request, whatever its key stands for."""
+    def run(self, exchange: Exchange) -> asyncio.Future[None]:
+        """As :meth:`begin`; done when the story has ended."""
+        if IDEMPOTENCY_KEY in exchange.headers and self.repeats is not None:
+            return self.repeats.begin(exchange)
+        return self.story(exchange)
+
+    def story(self, exchange: Exchange) -> asyncio.Future[None]:
+        """Serve one request, whatever its key stands for; done at its end."""
+        over: asyncio.Future[None] = self._loop.create_future()
+        follow(self._story(exchange), over)
+        return over
+
+    async def _story(self, exchange: Exchange) -> None:
         draft = self.draft_of(exchange)
         if draft is None:
             self._turn_away(exchange)
@@ -268,7 +281,7 @@ class Gateway:
                 provider = self._at_team_address(provider, own.base_url)
         outgoing = exchange.surface.prepare(call, target.model)
         lines = exchange.head.lines_for(provider, credential, outgoing.path, outgoing.content_type)
-        connection = self.pool.take(provider) or await self.pool.connect(provider)
+        connection = self.pool.take(provider) or await self._connect(provider)
         if exchange.disconnected:
             connection.abort()
             raise CallerFault("client_disconnected")
@@ -282,12 +295,16 @@ class Gateway:
         await relay.done
         return relay
 
+    def _connect(self, provider: Provider) -> asyncio.Future[UpstreamConnection]:
+        """A new connection. In a task of its own: it has a time limit, and a story is no task."""
+        return self._loop.create_task(self.pool.connect(provider))
+
     def _relay(self, exchange: Exchange, draft: Draft, call: Call, provider: Provider) -> Relay:
         return Relay(
             exchange,
             call,
             provider,
-            self._loop.create_future(),
+            self._loop,
             keeps=draft.policy is CapturePolicy.FULL,
             held_max=self.limits.answer_bytes_held,
             capture_max=self._parts.capture_bytes_max,
@@ -308,7 +325,7 @@ class Gateway:
         status = self._client_status(relay, fault)
         record = record_of(draft, status=status, fault=fault, relay=relay, reading=relay.reading(), now_ns=now)
         try:
-            await self._parts.ledger.settle(self._settlement(draft, record, relay))
+            await self._durable(self._settlement(draft, record, relay))
         except GatewayFault as unavailable:
             fault = unavailable
             self.counters.refused += 1
@@ -340,7 +357,7 @@ class Gateway:
         """Record a call that no provider answered, then say so. Without a ledger the answer is all there is."""
         record = self._refusal_record(exchange, draft, fault)
         try:
-            await self._parts.ledger.settle(self._settlement(draft, record, None))
+            await self._durable(self._settlement(draft, record, None))
         except GatewayFault as unavailable:
             fault = unavailable
             self.counters.refused += 1
@@ -352,6 +369,12 @@ class Gateway:
         status = 499 if exchange.disconnected else fault.status
         now = time.monotonic_ns()
         return record_of(draft, status=status, fault=fault, relay=None, reading=_NOTHING_READ, now_ns=now)
+
+    def _durable(self, settlement: Settlement) -> Signal:
+        """Hand ``settlement`` to the ledger; the signal happens when it is durable, or fails."""
+        signal = Signal()
+        self._parts.ledger.put(settlement, signal)
+        return signal
 
     def _settlement(self, draft: Draft, record: Record, relay: Relay | None) -> Settlement:
         """What the ledger is handed. Bodies too large to keep are left out whole: half a body replays nothing."""

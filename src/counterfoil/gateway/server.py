@@ -17,11 +17,13 @@ Rules of the house:
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 import httptools
+from msgspec import Struct
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -61,6 +63,22 @@ _ONCE = frozenset(
 """Headers whose second appearance makes a request ambiguous: two readers could each believe another one."""
 
 
+_LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?([0-9]{1,7})(?=\r\n)")
+_LENGTH_DIGITS_MAX = 7
+
+
+class Form(Struct, frozen=True):
+    """A request as its connection last wrote one: all of its head before and after the digits of its length.
+
+    Most requests of a connection come in one read and differ in nothing but the body. Such a read needs no parser: the
+    one that read the first stands between two requests, and would stand there again.
+    """
+
+    head: Head
+    before: bytes
+    after: bytes
+
+
 class ServerProtocol(HttpToolsProtocol):
     """A client's connection. ``gateway`` is bound when the protocol factory is made."""
 
@@ -91,6 +109,8 @@ class ServerProtocol(HttpToolsProtocol):
         self.length: bytes | None = None  # the content-length of the request whose head is arriving
         self.head_said: tuple[bytes, bytes, str, list[tuple[bytes, bytes]]] | None = None
         self.head_known: Head | None = None  # what follows from `head_said`
+        self.in_message = False  # the parser has begun a request and not ended it
+        self.form: Form | None = None
 
     # The connection.
 
@@ -127,6 +147,8 @@ class ServerProtocol(HttpToolsProtocol):
             self.head_size += len(data)
         elif self.hot is None and (self.cycle is None or self.cycle.response_complete):
             self._unset_keepalive_if_required()
+            if self.form is not None and not self.in_message and self._fits(self.form, data):
+                return
             self.head_size = len(data)
             self.deadline = self.loop.time() + self.limits.header_seconds
         try:
@@ -141,6 +163,8 @@ class ServerProtocol(HttpToolsProtocol):
         else:
             if self.in_head and self.head_size > self.limits.header_bytes:
                 self._reject(CallerFault("headers_too_large"))
+            elif self.head_known is not None and not self.in_message:
+                self._learn_form(data)
 
     def eof_received(self) -> bool | None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as asyncio has it
         """A client that stops in the middle of its body may still read why that does not work."""
@@ -158,6 +182,7 @@ class ServerProtocol(HttpToolsProtocol):
         self.length = None
         self.hot = None
         self.in_head = True
+        self.in_message = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -186,6 +211,52 @@ class ServerProtocol(HttpToolsProtocol):
         exchange.http10 = said[2] == "1.0"
         exchange.keep_alive = parser.should_keep_alive() and not self.gateway.stopping
         self._open(exchange, fault)
+
+    # A request like the one before.
+
+    def _learn_form(self, data: bytes) -> None:
+        """Keep the form of the request in ``data`` when the next one can be told by it."""
+        exchange, head = self.cycle, self.head_known
+        if (
+            not isinstance(exchange, Exchange)
+            or head is None
+            or exchange.head is not head
+            or (self.form is not None and self.form.head is head)
+            or exchange.http10
+            or not exchange.keep_alive
+            or head.expects
+            or self.pipeline
+        ):
+            return
+        found = _LENGTH_LINE.search(data, 0, len(data) - exchange.body_size)
+        if found is not None and int(found[1]) == exchange.body_size:
+            after = data[found.end(1) : len(data) - exchange.body_size]
+            if after.find(b"\r\n\r\n") == len(after) - 4:
+                self.form = Form(head, data[: found.start(1)], after)
+
+    def _fits(self, form: Form, data: bytes) -> bool:
+        """Take ``data`` when it is one whole request with the head of the last but for its length; else False."""
+        before, after = form.before, form.after
+        if not data.startswith(before):
+            return False
+        start = len(before)
+        end = data.find(b"\r\n", start, start + _LENGTH_DIGITS_MAX + 2)
+        length = data[start:end] if end > 0 else b""
+        body_at = end + len(after)
+        if not length.isdigit() or not data.startswith(after, end) or len(data) - body_at != int(length):
+            return False
+        gateway = self.gateway
+        exchange = Exchange(self, form.head, time.time_ns() // 1_000_000, time.monotonic_ns())
+        exchange.keep_alive = not gateway.stopping
+        exchange.parts = [data[body_at:]]
+        exchange.body_size = len(data) - body_at
+        exchange.complete_body = exchange.launched = True
+        self.cycle = exchange
+        self.length = length
+        self.deadline = 0.0
+        exchange.fault = self._refusal(exchange)
+        gateway.begin(exchange)
+        return True
 
     def _read_head(self, headers: dict[bytes, bytes], fault: Fault | None) -> Head | None:
         """The head of a request that is ours; None for one that goes on to ASGI."""
@@ -228,6 +299,7 @@ class ServerProtocol(HttpToolsProtocol):
         exchange.parts.append(body)
 
     def on_message_complete(self) -> None:
+        self.in_message = False
         exchange = self.hot
         if exchange is None:
             if not isinstance(self.cycle, Exchange):
@@ -396,8 +468,10 @@ class ServerProtocol(HttpToolsProtocol):
         self._launch(exchange)
 
     def _launch(self, exchange: Exchange) -> None:
-        if exchange.turn and exchange.task is None:
-            exchange.task = self.loop.create_task(self.gateway.run(exchange))
+        """Let the story begin, in the loop's next turn: the parser is still at work."""
+        if exchange.turn and not exchange.launched:
+            exchange.launched = True
+            self.loop.call_soon(self.gateway.begin, exchange)
 
     def _reject(self, fault: Fault) -> None:
         """Answer bytes that are no request, and close. There is no key yet, so there is no record."""

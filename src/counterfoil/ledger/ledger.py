@@ -26,7 +26,7 @@ from counterfoil.ledger.recovery import interrupted
 from counterfoil.ledger.reserve import Reserve
 from counterfoil.ledger.retention import Eraser, Sweeper
 from counterfoil.ledger.rows import RowMaker
-from counterfoil.ledger.settlement import Intent, Settlement
+from counterfoil.ledger.settlement import Intent, Settlement, Waiter
 from counterfoil.ledger.signing import Signer
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import Store, StoredKeys
@@ -169,6 +169,10 @@ class Ledger:
         self._writer.put(settlement, future)
         return future
 
+    def put(self, settlement: Settlement, waiter: Waiter) -> None:
+        """As :meth:`settle`, for a waiter of the caller's own; it is told from a callback of the loop."""
+        self._writer.put(settlement, waiter)
+
     # What others ask.
 
     @property
@@ -231,27 +235,27 @@ class Ledger:
     # From the writer's thread.
 
     def _acknowledge(
-        self, futures: list[asyncio.Future[None] | None], slots: list[int], wait_s: float, fault: GatewayFault | None
+        self, waiters: list[Waiter | None], slots: list[int], wait_s: float, fault: GatewayFault | None
     ) -> None:
         """Pass the outcome of a batch on to the loop, in one wake-up."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._acknowledged, futures, slots, wait_s, fault)
+            self._loop.call_soon_threadsafe(self._acknowledged, waiters, slots, wait_s, fault)
 
     def _acknowledged(
-        self, futures: list[asyncio.Future[None] | None], slots: list[int], wait_s: float, fault: GatewayFault | None
+        self, waiters: list[Waiter | None], slots: list[int], wait_s: float, fault: GatewayFault | None
     ) -> None:
         release = self._log.release
         for slot in slots:
             release(slot)
-        for future in futures:
-            if future is not None and not future.done():
+        if fault is None:  # counted first: whoever is told may look
+            self.settled += len(waiters)
+            self.waits.observe(wait_s, len(waiters))
+        for waiter in waiters:
+            if waiter is not None and not waiter.done():
                 if fault is None:
-                    future.set_result(None)
+                    waiter.set_result(None)
                 else:
-                    future.set_exception(fault)
-        if fault is None:
-            self.settled += len(futures)
-            self.waits.observe(wait_s, len(futures))
+                    waiter.set_exception(fault)
 
 
 def _refuse_a_lost_ledger(folder: DataFolder) -> None:

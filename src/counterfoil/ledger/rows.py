@@ -60,7 +60,7 @@ class Row(Struct, gc=False):
     """
 
     settlement: Settlement
-    future: Any  # asyncio.Future[None] | None
+    waiter: Any  # a Waiter, or None when nobody waits
     columns: tuple[Any, ...]
     data: bytes
     sealed: bytes | None
@@ -81,22 +81,22 @@ class RowMaker:
             for state in CaptureState
         }
 
-    def row(self, settlement: Settlement, future: Any) -> Row:
+    def row(self, settlement: Settlement, waiter: Any) -> Row:
         """The row of ``settlement``, whatever it holds. Raises one of :data:`UNFIT` only for an id that is not ours."""
         try:
-            return self._row(settlement, settlement.record, future)
+            return self._row(settlement, settlement.record, waiter)
         except UNFIT:
             pass
         try:
-            return self._row(settlement, _clean(settlement.record), future)
+            return self._row(settlement, _clean(settlement.record), waiter)
         except UNFIT:
-            return self.bare(settlement, future)
+            return self.bare(settlement, waiter)
 
-    def bare(self, settlement: Settlement, future: Any) -> Row:
+    def bare(self, settlement: Settlement, waiter: Any) -> Row:
         """The row of a call whose record cannot be stored: the facts that cannot be wrong, and no bodies."""
-        return self._row(msgspec.structs.replace(settlement, capture=None), _bare_record(settlement), future)
+        return self._row(msgspec.structs.replace(settlement, capture=None), _bare_record(settlement), waiter)
 
-    def _row(self, settlement: Settlement, record: Record, future: Any) -> Row:
+    def _row(self, settlement: Settlement, record: Record, waiter: Any) -> Row:
         value = parse(record.request_id)
         if value is None:
             raise ValueError(f"{record.request_id!r} is not an id of ours.")
@@ -124,7 +124,7 @@ class RowMaker:
         data = codec.encode(record, info)
         usage, lines = record.usage, record.pricing_lines
         columns = columns_of(record, usage, lines, info.state, identity, settlement.created_at_ms, expires_at_ms)
-        return Row(settlement, future, (*columns, self._pack(data)), data, sealed, shared)
+        return Row(settlement, waiter, (*columns, self._pack(data)), data, sealed, shared)
 
     def _share(
         self, record: Record, identity: bytes, request: bytes, request_at: int, plain: bytes

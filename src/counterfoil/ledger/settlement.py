@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from counterfoil.capture.body import Capture
+from counterfoil.errors import GatewayFault
 from counterfoil.record.record import CapturePolicy, CaptureState, Record
 
 NO_SLOT: Final = -1
@@ -55,3 +56,19 @@ class Settlement(Struct, frozen=True, gc=False):
             return 0
         response = capture.response
         return len(capture.request) + (len(response) if isinstance(response, bytes) else sum(map(len, response)))
+
+
+class Waiter(Protocol):
+    """Whoever is told, on the loop, that a settlement is durable or why it is not; a future of asyncio's is one."""
+
+    def done(self) -> bool:
+        """Whether it has been told, or does not want to know any more."""
+        ...
+
+    def set_result(self, result: None, /) -> None:
+        """The settlement is durable."""
+        ...
+
+    def set_exception(self, exception: GatewayFault, /) -> None:
+        """It is not, and the client must not have its answer."""
+        ...

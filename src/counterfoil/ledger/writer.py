@@ -2,7 +2,7 @@
 
 ::
 
-    loop      settle() ─ deque ─┐                                        ┌─ futures resolved, slots handed out again
+    loop      settle() ─ deque ─┐                                        ┌─ waiters told, slots handed out again
     writer          take ─ rows ┴─ append (one commit) ─ free the slots ─┘   then: index · sign · checkpoint · look
     after the disk
 
@@ -35,7 +35,6 @@ commit holds more of them; a lone call is committed at once.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import threading
@@ -52,7 +51,7 @@ from counterfoil.ledger import database
 from counterfoil.ledger.keeper import Keeper
 from counterfoil.ledger.reserve import Reserve
 from counterfoil.ledger.rows import UNFIT, Row, RowMaker, late
-from counterfoil.ledger.settlement import NO_SLOT, Settlement
+from counterfoil.ledger.settlement import NO_SLOT, Settlement, Waiter
 from counterfoil.ledger.signing import IDLE_PERIOD_S, PERIOD_S, RECORDS_MAX, Signer
 from counterfoil.ledger.store import INDEX_ROWS, Store
 
@@ -82,9 +81,8 @@ _REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, apsw.Ran
 _SYNC_ERRORS = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
 _log = logging.getLogger(__name__)
 
-Future = asyncio.Future[None]
-Entry = tuple[Settlement, "Future | None"]
-Acknowledge = Callable[[list["Future | None"], list[int], float, GatewayFault | None], None]
+Entry = tuple[Settlement, "Waiter | None"]
+Acknowledge = Callable[[list["Waiter | None"], list[int], float, GatewayFault | None], None]
 
 
 class Poisoned(Exception):
@@ -102,7 +100,7 @@ class Connected(msgspec.Struct):
 class Writer:
     """The thread and its queue. :meth:`put` and :meth:`close` are for others; everything private is the thread's own.
 
-    ``acknowledge(futures, slots, wait_s, fault)`` is called in the writer's thread.
+    ``acknowledge(waiters, slots, wait_s, fault)`` is called in the writer's thread.
     """
 
     def __init__(
@@ -154,10 +152,10 @@ class Writer:
 
     # For the loop's thread.
 
-    def put(self, settlement: Settlement, future: Future | None) -> None:
+    def put(self, settlement: Settlement, waiter: Waiter | None) -> None:
         """Queue ``settlement`` and wake the writer when it waits for this much."""
         queue = self._queue
-        queue.append((settlement, future))
+        queue.append((settlement, waiter))
         if len(queue) >= self._wanted:
             self._wanted = _NEVER
             self._wake()
@@ -242,7 +240,7 @@ class Writer:
                     self._failed(error)
                     self._hold(batch, rows)
         except Poisoned:
-            self._tell([row.future for row in rows] + [future for _, future in batch])
+            self._tell([row.waiter for row in rows] + [waiter for _, waiter in batch])
             raise
         self._taken = 0
         if rows:
@@ -253,12 +251,12 @@ class Writer:
         row = connected.maker.row
         done = 0
         try:
-            for settlement, future in batch:
+            for settlement, waiter in batch:
                 done += 1
                 try:
-                    rows.append(row(settlement, future))
+                    rows.append(row(settlement, waiter))
                 except UNFIT as error:
-                    self._refuse(settlement, future, error)
+                    self._refuse(settlement, waiter, error)
                 except apsw.Error:
                     done -= 1
                     raise
@@ -284,7 +282,7 @@ class Writer:
             except _REFUSED as error:
                 if not self._stands(connected, row):
                     rows.remove(row)
-                    self._refuse(row.settlement, row.future, error)
+                    self._refuse(row.settlement, row.waiter, error)
 
     def _stands(self, connected: Connected, row: Row) -> bool:
         """Whether the call of a refused row has its record: this very one, or now one of the bare facts."""
@@ -308,15 +306,15 @@ class Writer:
             if slot >= 0:
                 close_slot(slot)
                 slots.append(slot)
-        self._acknowledge([row.future for row in rows], slots, wait_s, None)
+        self._acknowledge([row.waiter for row in rows], slots, wait_s, None)
 
-    def _refuse(self, settlement: Settlement, future: Future | None, error: Exception) -> None:
+    def _refuse(self, settlement: Settlement, waiter: Waiter | None, error: Exception) -> None:
         """A settlement that no record can be made of: not an id of ours, or an id that has a record already."""
         _log.error("ledger_settlement_refused", extra={"reason": type(error).__name__})
         slots = [settlement.slot] if settlement.slot != NO_SLOT else []
         for slot in slots:
             self._close_slot(slot)
-        self._acknowledge([future], slots, 0.0, GatewayFault("internal"))
+        self._acknowledge([waiter], slots, 0.0, GatewayFault("internal"))
 
     # When it cannot be written.
 
@@ -344,32 +342,32 @@ class Writer:
             return
         if self._closing:
             raise Poisoned("the ledger could not be written until the gateway stopped")
-        batch[:0] = [(row.settlement, row.future) for row in rows]
+        batch[:0] = [(row.settlement, row.waiter) for row in rows]
         rows.clear()
         while self._queue:
             batch.append(self._queue.popleft())
         self._taken = len(batch)
-        self._tell([future for _, future in batch])
+        self._tell([waiter for _, waiter in batch])
         batch[:] = [
             (
-                settlement if future is None else msgspec.structs.replace(settlement, record=late(settlement.record)),
+                settlement if waiter is None else msgspec.structs.replace(settlement, record=late(settlement.record)),
                 None,
             )
-            for settlement, future in batch
-            if settlement.slot != NO_SLOT or future is None
+            for settlement, waiter in batch
+            if settlement.slot != NO_SLOT or waiter is None
         ]
 
-    def _tell(self, futures: list[Future | None]) -> None:
-        waiting: list[Future | None] = [future for future in futures if future is not None]
+    def _tell(self, waiters: list[Waiter | None]) -> None:
+        waiting: list[Waiter | None] = [waiter for waiter in waiters if waiter is not None]
         if waiting:
             self._acknowledge(waiting, [], 0.0, GatewayFault("ledger_unavailable"))
 
     def _tell_queue(self) -> None:
         """Tell whoever is queued that nobody writes any more."""
-        futures: list[Future | None] = []
+        waiters: list[Waiter | None] = []
         while self._queue:
-            futures.append(self._queue.popleft()[1])
-        self._tell(futures)
+            waiters.append(self._queue.popleft()[1])
+        self._tell(waiters)
 
     def _recovered(self) -> None:
         """A commit went through: take calls again once the disk has room."""

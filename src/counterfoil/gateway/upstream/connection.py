@@ -16,6 +16,7 @@ because that is also where it would stand had it read the chunk. Anything else g
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -41,7 +42,6 @@ _sizes: dict[bytes, int] = {}
 """What the plain size lines of chunks say: frames of one stream are of few sizes. Bounded by _SIZES_MAX."""
 
 _FRAMING = (b"content-length", b"transfer-encoding")
-_FRAMING_SIZES = (14, 17)
 
 
 class Receiver(Protocol):
@@ -80,7 +80,6 @@ class UpstreamConnection(asyncio.Protocol):
         "_persistent",
         "_receiver",
         "_unsent",
-        "_until_eof",
         "closed",
         "idle_since",
         "keep_alive_seconds",
@@ -105,7 +104,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._complete = False
         self._paused = False
         self._persistent = False
-        self._until_eof = False
         self._unsent: memoryview | None = None
         self._choked = False
         self._paused = False
@@ -126,11 +124,12 @@ class UpstreamConnection(asyncio.Protocol):
         self._chunk_ended = False
         self._between_chunks = False
         self._complete = False
-        self._until_eof = False
         self._fields = []
         self._parts = []
         self.used = True
-        transport = cast("asyncio.Transport", self.transport)
+        transport = self.transport
+        if transport is None:
+            raise AssertionError("a connection is sent on before it is made")
         if len(body) > REQUEST_BUFFER_BYTES:
             self._unsent = memoryview(body)
             transport.write(head)
@@ -206,14 +205,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self._on_lost(self)  # first: whoever hears of the fault may want a new connection at once
         receiver = self._receiver
         if receiver is not None:
-            if self._head_ready and self._until_eof and exc is None:
+            if self._head_ready and exc is None and self._until_eof():
                 self._receiver = None
                 receiver.on_end()
             else:
                 self._fail(UpstreamFault("truncated" if self._head_ready else "connection_reset"), exc)
-        self._on_lost(self)
 
     # httptools' callbacks. An exception here would be wrapped by the parser, so they only take notes.
 
@@ -260,23 +259,18 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if not self._head_told:
             self._head_told = True
-            self._note_framing(self._fields)
+            if self.keep_alive_seconds is None:
+                self.keep_alive_seconds = _keep_alive_of(self._fields)
             receiver.on_head(self._parser.get_status_code(), self._fields)
         parts = self._parts
         if parts and self._receiver is receiver:
             self._parts = []
             receiver.on_body(parts[0] if len(parts) == 1 else b"".join(parts))
 
-    def _note_framing(self, fields: list[tuple[bytes, bytes]]) -> None:
-        """Learn whether the body ends with the connection, and how long the provider keeps an idle one."""
-        framed = False
-        for name, value in fields:
-            size = len(name)
-            if size in _FRAMING_SIZES:
-                framed = framed or name.lower() in _FRAMING
-            elif size == 10 and name.lower() == b"keep-alive":
-                self.keep_alive_seconds = _keep_alive_timeout(value)
-        self._until_eof = not framed and self._parser.get_status_code() not in (204, 304)
+    def _until_eof(self) -> bool:
+        """Whether the body ends with the connection: nothing else says where it does."""
+        framed = any(name.lower() in _FRAMING for name, _ in self._fields)
+        return not framed and self._parser.get_status_code() not in (204, 304)
 
     def _finish(self, receiver: Receiver) -> None:
         self._receiver = None
@@ -317,10 +311,15 @@ def _chunk_size(line: bytes) -> int:
     return size
 
 
-def _keep_alive_timeout(value: bytes) -> float | None:
-    """Seconds from ``Keep-Alive: timeout=5, max=100``; None when it does not say."""
-    for part in value.lower().split(b","):
-        key, _, number = part.strip().partition(b"=")
-        if key == b"timeout" and number.isdigit():
-            return float(number)
-    return None
+def _keep_alive_of(fields: list[tuple[bytes, bytes]]) -> float:
+    """How many seconds the provider keeps an idle connection, by its first answer: ``Keep-Alive: timeout=5, max=100``.
+
+    Infinite when it does not say.
+    """
+    for name, value in fields:
+        if len(name) == 10 and name.lower() == b"keep-alive":
+            for part in value.lower().split(b","):
+                key, _, number = part.strip().partition(b"=")
+                if key == b"timeout" and number.isdigit():
+                    return float(number)
+    return math.inf
