@@ -108,7 +108,16 @@ def read(body: bytes) -> JsonObject:
 
 def _is_spaced(body: bytes, values: dict[str, Raw]) -> bool:
     """Whether ``json.dumps`` wrote this body with its usual separators."""
-    return body == b"{%b}" % b", ".join([b'"%b": %b' % (key.encode(), value) for key, value in values.items()])
+    at = 1
+    for key, value in values.items():
+        before = b'"%b": ' % key.encode() if at == 1 else b', "%b": ' % key.encode()
+        if not body.startswith(before, at):
+            return False
+        at += len(before)
+        if not body.startswith(bytes(value), at):
+            return False
+        at += len(value)
+    return at == len(body) - 1
 
 
 def _unmask(body: bytes, masked: JsonObject) -> JsonObject:

@@ -1,0 +1,162 @@
+"""A connection's next request is often told by the one before (``gateway.server.Form``) and read no differently for it.
+
+Whatever comes behind a good request fares as it does on a connection of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from emulators.gateway import Gateway
+from emulators.raw import RawClient, Reply, post
+from emulators.scripted import ScriptedUpstream, Seen, Step, answer, chat_answer
+from faults import malformed, smuggled
+
+THREADS = 64
+LIMITS = {"header_seconds": 1, "body_seconds": 1, "keep_alive_seconds": 1}
+PATH = "/v1/chat/completions"
+
+
+def echo(seen: Seen) -> list[Step]:
+    """Answer with what was asked, so that nobody can take another's answer for their own."""
+    return answer(chat_answer(seen.json.get("user", "nobody"), seen.json["model"]))
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    """Give a provider that answers whatever reaches it."""
+    with ScriptedUpstream(echo) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]:
+    """Give a gateway that waits a second at the most for the rest of a request."""
+    one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai"}
+    running = start_gateway({"providers": {"local": one}, "limits": LIMITS})
+    yield running
+    running.stop()
+
+
+def asking(user: str, padding: int = 0) -> bytes:
+    """The body of a call in the name of ``user``."""
+    return json.dumps({"model": "local/gpt-4o-mini", "user": user, "messages": [], "x": "y" * padding}).encode()
+
+
+def answered(reply: Reply) -> str:
+    """Whose call a good answer is for."""
+    assert reply.status == 200, reply
+    return reply.json()["choices"][0]["message"]["content"]
+
+
+def test_requests_alike_each_get_their_own_answer(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """Lengths of three to six digits, and bodies that are equal but for a letter."""
+    key = gateway.key()
+    with RawClient(gateway.port) as client:
+        for number, padding in enumerate((0, 1, 900, 901, 9_800, 70_000, 0, 150_000, 3)):
+            body = asking(f"alike-{number}", padding)
+            client.send(post(PATH, body, key))
+            reply = client.reply()
+            assert answered(reply) == f"alike-{number}"
+            assert upstream.seen[-1].body == body.replace(b"local/", b"")
+            assert gateway.record(reply.generation_id)["end_user"] == f"alike-{number}"
+
+
+def test_a_header_that_changes_is_seen(gateway: Gateway) -> None:
+    """Another application, another policy, then again the first."""
+    key = gateway.key()
+    with RawClient(gateway.port) as client:
+        for app in ("one", "two", "two", "one"):
+            client.send(post(PATH, asking("changing"), key, x_title=app))
+            assert gateway.record(client.reply().generation_id)["app_id"] == app
+
+
+def test_a_key_that_is_revoked_between_is_refused(gateway: Gateway) -> None:
+    """What a head says is remembered; whether its key still counts is not."""
+    key = gateway.command("keys", "create", "--team", "acme", "--name", "leaving").stdout.strip()
+    with RawClient(gateway.port) as client:
+        for _ in range(2):
+            client.send(post(PATH, asking("leaving"), key))
+            assert client.reply().status == 200
+        key_id = next(
+            one["key_id"]
+            for one in json.loads(gateway.command("keys", "list", "--json").stdout)
+            if one["name"] == "leaving"
+        )
+        gateway.command("keys", "revoke", key_id)
+        client.send(post(PATH, asking("leaving"), key))
+        assert client.reply().status == 401
+
+
+def test_cut_anywhere(gateway: Gateway) -> None:
+    """The second request in two reads, cut at each of its bytes."""
+    request = post(PATH, asking("cut"), gateway.key())
+
+    def cut(at: int) -> str:
+        with RawClient(gateway.port) as client:
+            client.send(request)
+            assert answered(client.reply()) == "cut"
+            client.send(request[:at])
+            client.socket.settimeout(0.01)
+            with pytest.raises(TimeoutError):
+                client.socket.recv(1)
+            client.socket.settimeout(20)
+            client.send(request[at:])
+            return answered(client.reply())
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert set(pool.map(cut, range(1, len(request)))) == {"cut"}
+
+
+@pytest.mark.parametrize("together", [2, 5])
+def test_several_in_one_read(gateway: Gateway, together: int) -> None:
+    """Each is answered, in their order."""
+    key = gateway.key()
+    with RawClient(gateway.port) as client:
+        client.send(post(PATH, asking("first"), key))
+        assert answered(client.reply()) == "first"
+        client.send(b"".join(post(PATH, asking(f"piped-{number}"), key) for number in range(together)))
+        assert [answered(client.reply()) for _ in range(together)] == [f"piped-{number}" for number in range(together)]
+
+
+def test_a_call_in_the_body_of_another_request_is_a_body(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """A refused request whose body looks like the call before it: that is still the body, and no call."""
+    call = post(PATH, asking("hidden"), gateway.key())
+    before = sum(b"hidden" in seen.body for seen in upstream.seen)
+    with RawClient(gateway.port) as client:
+        client.send(call)
+        assert answered(client.reply()) == "hidden"
+        head = b"POST /v1/keys HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        client.send(head % len(call))
+        client.send(call)
+        assert client.reply().status in (400, 401)  # not JSON, and no key: whichever is seen first
+    assert sum(b"hidden" in seen.body for seen in upstream.seen) == before + 1
+
+
+def test_whatever_comes_behind_fares_the_same(gateway: Gateway) -> None:
+    """Every case of both tables, behind a good request of the same form and alone."""
+    key = gateway.key()
+    plain = list(malformed.cases(key))
+    cases = plain + list(smuggled.cases(key, len(plain)))
+
+    def fares(data: bytes, *, behind: bool) -> tuple[int, int]:
+        with RawClient(gateway.port) as client:
+            if behind:
+                for _ in range(2):
+                    client.send(malformed.good("call-before", key).bytes())
+                    assert answered(client.reply()) == "call-before"
+            client.send(data)
+            said = client.read_all().removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return int(said.split(b" ", 2)[1]) if said.startswith(b"HTTP/1.1 ") else 0, said.count(b"HTTP/1.1 ")
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        alone = pool.map(lambda case: fares(case.data, behind=False), cases)
+        behind = pool.map(lambda case: fares(case.data, behind=True), cases)
+        differing = [(case.name, one, two) for case, one, two in zip(cases, alone, behind, strict=True) if one != two]
+    assert len(cases) >= 500
+    assert not differing
