@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
 from counterfoil.ledger.settlement import Intent, Settlement, Waiter
@@ -16,12 +15,8 @@ class Bookkeeper(Protocol):
         """Keep an intent; give its slot. Raises :class:`GatewayFault`: then nothing may be sent."""
         ...
 
-    def settle(self, settlement: Settlement) -> asyncio.Future[None]:
-        """Make a settlement durable; the future is done when it is."""
-        ...
-
     def put(self, settlement: Settlement, waiter: Waiter) -> None:
-        """The same, for a waiter of the caller's own."""
+        """Make a settlement durable; ``waiter`` is told when it is, perhaps at once."""
         ...
 
 

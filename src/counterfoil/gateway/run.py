@@ -24,17 +24,18 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from counterfoil.capture import policy
-from counterfoil.capture.body import Capture
 from counterfoil.config.model import Limits
-from counterfoil.errors import CallerFault, Fault, GatewayFault, UpstreamFault
+from counterfoil.errors import CallerFault, Fault, GatewayFault
 from counterfoil.gateway.attribution import SESSION_ID_LENGTH_MAX
 from counterfoil.gateway.draft import Draft, attempt_of, intent_of, record_of
 from counterfoil.gateway.estimate import Estimator
 from counterfoil.gateway.exchange import Exchange
+from counterfoil.gateway.lines import first_lines, id_lines, last_lines, limit_lines
+from counterfoil.gateway.outcome import captured, client_status, fault_in, unreadable
 from counterfoil.gateway.parts import Bookkeeper, Doorkeeper
 from counterfoil.gateway.playback import HEADER as PLAYBACK_HEADER
 from counterfoil.gateway.playback import PLAYER, Playback, missed, mode_of
-from counterfoil.gateway.relay import Relay, Way
+from counterfoil.gateway.relay import Relay
 from counterfoil.gateway.server import ServerProtocol
 from counterfoil.gateway.steps import Signal, follow
 from counterfoil.gateway.upstream.connection import UpstreamConnection
@@ -43,7 +44,6 @@ from counterfoil.gateway.upstream.pool import Pool
 from counterfoil.ledger.settlement import NO_SLOT, Settlement
 from counterfoil.pricing.book import PriceBook
 from counterfoil.providers.addresses import TeamAddresses
-from counterfoil.providers.classify import fault_of
 from counterfoil.providers.provider import Provider, TeamProviders
 from counterfoil.record.charge import PLAYED, Charge
 from counterfoil.record.ids import IdSource
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
 SWEEP_SECONDS = 0.2
 """How often deadlines are looked at: the precision of every timeout, and far below any that makes sense."""
 
-_LIMIT_FIELDS: Final = (b"retry-after", b"x-ratelimit-", b"anthropic-ratelimit-")
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
 
 _UNSEEN: Any = object()
@@ -180,7 +179,7 @@ class Gateway:
         if isinstance(exchange.listener, Relay):
             exchange.listener.on_client_gone()
         record = self._refusal_record(exchange, draft, fault)
-        self._parts.ledger.settle(self._settlement(draft, record, None)).add_done_callback(_retrieved)
+        self._durable(self._settlement(draft, record, None))  # waited for by nobody: the ledger logs what fails
         if exchange.started:
             exchange.abort()
         else:
@@ -238,7 +237,7 @@ class Gateway:
         draft.playback_of = recording.generation_id
         draft.charges.append(PLAYED)
         now = time.monotonic_ns()
-        relay.first_lines = partial(_first_lines, draft, now)
+        relay.first_lines = partial(first_lines, draft, now)
         self._relays.add(relay)
         relay.dispatch(player, b"", b"", now)
         await relay.done
@@ -263,7 +262,7 @@ class Gateway:
                 continue
             if self._parts.estimator is not None and self._parts.estimator.wanted(call, relay):
                 await self._parts.estimator.complete(call, target.model, relay)
-            fault = self._fault_of(relay)
+            fault = fault_in(relay)
             self._note_attempt(draft, target, relay, fault)
             if fault is None or target is last or not fault.retryable or relay.begun or exchange.disconnected:
                 return relay
@@ -289,7 +288,7 @@ class Gateway:
         if draft.slot == NO_SLOT:
             self._intend(draft, call, target)
         now = time.monotonic_ns()
-        relay.first_lines = partial(_first_lines, draft, now)
+        relay.first_lines = partial(first_lines, draft, now)
         self._relays.add(relay)
         relay.dispatch(connection, b"%b%d\r\n\r\n" % (lines, len(outgoing.body)), outgoing.body, now)
         await relay.done
@@ -320,9 +319,9 @@ class Gateway:
 
     async def _settle_answer(self, exchange: Exchange, draft: Draft, relay: Relay) -> None:
         """Record an attempt that was dispatched, then let its answer (or its error) go."""
-        fault = self._fault_of(relay)
+        fault = fault_in(relay)
         now = time.monotonic_ns()
-        status = self._client_status(relay, fault)
+        status = client_status(relay, fault)
         record = record_of(draft, status=status, fault=fault, relay=relay, reading=relay.reading(), now_ns=now)
         try:
             await self._durable(self._settlement(draft, record, relay))
@@ -339,19 +338,15 @@ class Gateway:
         self, exchange: Exchange, draft: Draft, relay: Relay, record: Record, fault: Fault | None, waited_ns: int
     ) -> None:
         """The record is durable (or ``fault`` says it is not): the client's last bytes."""
-        lines = [
-            _id_lines(draft.request_id),
-            b"x-cost-nanos: %d\r\nserver-timing: gw;dur=%.3f, upstream;dur=%.3f, ledger;dur=%.3f\r\n"
-            % (record.cost_nanos, record.gateway_ms or 0.0, record.generation_ms, (draft.intent_ns + waited_ns) / 1e6),
-        ]
+        lines = last_lines(draft, record, waited_ns)
         if fault is None or exchange.disconnected:
             relay.release(lines)
-        elif relay.fault is None and fault.branch != "gateway" and not _unreadable(relay):
+        elif relay.fault is None and fault.branch != "gateway" and not unreadable(relay):
             relay.release(lines)  # the provider's own error, in the provider's own words
         elif relay.begun:
             relay.break_off(exchange.surface.render_stream_error(fault, draft.request_id))
         else:
-            self.answer_fault(exchange, fault, draft.request_id, _limit_lines(relay))
+            self.answer_fault(exchange, fault, draft.request_id, limit_lines(relay))
 
     async def _settle_refusal(self, exchange: Exchange, draft: Draft, fault: Fault) -> None:
         """Record a call that no provider answered, then say so. Without a ledger the answer is all there is."""
@@ -385,7 +380,7 @@ class Gateway:
             if len(call.body) > room or (relay is not None and (relay.too_large or relay.size > room)):
                 state = CaptureState.TOO_LARGE
             else:
-                capture = _capture(call, relay, draft.kept)
+                capture = captured(call, relay, draft.kept)
         return Settlement(draft.slot, record, draft.policy, capture, draft.arrived_ms, state)
 
     def _charge(self, draft: Draft, target: Target, reading: Reading) -> Charge:
@@ -415,29 +410,6 @@ class Gateway:
             draft.charges.append(charge)
         draft.attempts.append(attempt_of(draft, target, relay, fault, reading, charge))
 
-    def _fault_of(self, relay: Relay) -> Fault | None:
-        """What went wrong with an attempt, as the record says it: on the way, in its status, or inside its body."""
-        if relay.fault is not None:
-            return relay.fault
-        reading = relay.reading()
-        if relay.status >= 300:
-            return fault_of(relay.status, reading.error_message)
-        if reading.error_code is not None:
-            branch, _, code = reading.error_code.partition(":")
-            kind = UpstreamFault if branch == "upstream" else CallerFault
-            return kind(code if code in kind.kinds else "stream_error", reading.error_message)
-        if not reading.complete and reading.finish_reason is None:
-            return UpstreamFault("truncated")
-        return None
-
-    def _client_status(self, relay: Relay, fault: Fault | None) -> int:
-        """What the client gets: 499 when it left, the provider's status where that passes through, ours otherwise."""
-        if fault is None or fault.status == 499 or not relay.status:
-            return relay.status if fault is None else fault.status
-        if relay.begun or (relay.fault is None and not _unreadable(relay)):
-            return relay.status
-        return fault.status
-
     # Answers without a provider.
 
     def _turn_away(self, exchange: Exchange) -> None:
@@ -450,7 +422,7 @@ class Gateway:
         media_type, body = exchange.surface.render_error(fault, request_id)
         fields = [b"content-type: %b\r\ncache-control: no-store\r\n" % media_type.encode(), *lines]
         if request_id:
-            fields.append(_id_lines(request_id))
+            fields.append(id_lines(request_id))
         fields += [b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in fault.headers]
         status = fault.status if fault.status != 499 else 400
         exchange.respond(status, fields, body)
@@ -557,53 +529,3 @@ class Gateway:
         draft.link = head.link
         draft.kept = head.kept
         return draft
-
-
-def _capture(call: Call, relay: Relay | None, kept: tuple[tuple[bytes, bytes], ...]) -> Capture:
-    """The bodies of a call, the response in the chunks it came in when it was a stream."""
-    if relay is None:
-        return Capture(call.body, call.content_type, call.replayable, b"", "", 0, (), kept)
-    streamed = relay.way is Way.STREAM
-    return Capture(
-        call.body,
-        call.content_type,
-        call.replayable,
-        tuple(relay.chunks) if streamed else relay.body(),
-        relay.media_type.decode("latin-1"),
-        relay.status,
-        tuple(relay.offsets_us) if streamed else (),
-        kept,
-    )
-
-
-def _first_lines(draft: Draft, dispatched_ns: int, waited_ns: int) -> list[bytes]:
-    """Our lines in the head of a stream, which leaves before the end is known."""
-    before, ledger = (dispatched_ns - draft.arrived_ns) / 1e6, draft.intent_ns / 1e6
-    timing = b"server-timing: gw;dur=%.3f, upstream;dur=%.3f, ledger;dur=%.3f\r\n" % (before, waited_ns / 1e6, ledger)
-    return [_id_lines(draft.request_id), timing]
-
-
-def _id_lines(request_id: str) -> bytes:
-    encoded = request_id.encode()
-    return b"x-request-id: %b\r\nrequest-id: %b\r\nx-generation-id: %b\r\n" % (encoded, encoded, encoded)
-
-
-def _unreadable(relay: Relay) -> bool:
-    """Whether a provider's error is nothing an SDK can read (empty, or a page), so that ours is clearer."""
-    if relay.status < 300:
-        return False
-    if relay.status < 400:
-        return True
-    body = relay.body()
-    return not body.strip() or relay.content_type.startswith(b"text/html") or body.lstrip()[:1] == b"<"
-
-
-def _limit_lines(relay: Relay) -> list[bytes]:
-    """The provider's word on when to come again, for an error that we put into words ourselves."""
-    return [b"%b: %b\r\n" % field for field in relay.fields if field[0].lower().startswith(_LIMIT_FIELDS)]
-
-
-def _retrieved(future: asyncio.Future[None]) -> None:
-    """The ledger has counted and logged its failure already; here it only must not go unretrieved."""
-    if not future.cancelled():
-        future.exception()

@@ -28,7 +28,7 @@ from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.gateway.host import Host
 from counterfoil.gateway.playback import Playback
 from counterfoil.gateway.run import Gateway, Parts
-from counterfoil.ledger.settlement import NO_SLOT, Intent, Settlement
+from counterfoil.ledger.settlement import NO_SLOT, Intent, Settlement, Waiter
 from counterfoil.pricing.book import PriceBook
 from counterfoil.record import codec
 from counterfoil.record.ids import IdSource
@@ -148,7 +148,7 @@ class Records:
         del intent
         return NO_SLOT
 
-    def settle(self, settlement: Settlement) -> asyncio.Future[None]:
+    def put(self, settlement: Settlement, waiter: Waiter) -> None:
         """Keep the record."""
         capture = CaptureInfo(policy=CapturePolicy.METADATA, state=CaptureState.NOT_CAPTURED)
         data = codec.encode(settlement.record, capture)
@@ -157,9 +157,7 @@ class Records:
         )
         if len(self._records) > RECORDS_MAX:
             self._records.popitem(last=False)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+        waiter.set_result(None)
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         """An ASGI application: the lookup of a record, and whether the server is there."""
