@@ -53,6 +53,7 @@ prices:
   - {name: cut, provider: local, model: cut, rates: {input_tokens: 2, output_tokens: 10}}
   - {name: marked, provider: local, model: marked, rates: {input_tokens: 2, output_tokens: 10}}
 adjust:
+  - {name: resale, provider: local, model: resold, percent: 5}
   - {name: contract, provider: local, model: cut, percent: -10}
   - {name: margin, provider: local, model: marked, percent: 5, meters: [output_tokens]}
 fees:
@@ -192,6 +193,16 @@ CASES = {
     ),
     "a side without a price": Case("half", [PLAIN[0], ("output_tokens", 100, 0)], "partial"),
     "a model without a price": Case("nameless", [("input_tokens", 1000, 0), ("output_tokens", 100, 0)], "unknown"),
+    "a model without a price, at the provider's word": Case(
+        "nameless", [("provider_cost", 4_200_001, 4_200_001)], says=used(estimated_cost=0.004200001),
+        rules=("local:provider_cost",),
+    ),
+    "the provider's word with a mark-up": Case(
+        "resold", [("provider_cost", 4_200_001, 4_410_001)], says=used(estimated_cost=0.004200001),
+        rules=("local:provider_cost*own/resale",),
+    ),
+    "the provider's word that it cost nothing": Case("nameless", [], "free", says=used(estimated_cost=0)),
+    "the provider's word beside a price": Case("plain", PLAIN, says=used(estimated_cost=0.9)),
     "no usage": Case("plain", [], "unknown", says={name: value for name, value in USED.items() if name != "usage"}),
     "nothing consumed": Case("plain", [], "free", says=chat_answer("", prompt=0, completion=0)),
 }  # fmt: skip
@@ -259,10 +270,11 @@ def test_a_price_reaches_the_record(case: Case, place: Place) -> None:
     assert lines_of(record) == case.lines
     assert record["cost_state"] == case.state
     assert [line["rule_id"] for line in record["pricing_lines"]][: len(case.rules)] == list(case.rules)
+    reported = any(line["state"] == "provider_reported" for line in record["pricing_lines"])
+    assert reported == any(meter == "provider_cost" for meter, _, _ in case.lines)
     provider, _, model = record["model_id"].partition("/")
     asked = {"provider": provider, "model": model, "usage": record["usage"], "at": record["created_at"]}
-    if record["service_tier"]:
-        asked["service_tier"] = record["service_tier"]
+    asked |= {name: record[name] for name in ("service_tier", "provider_cost_nanos") if record[name] is not None}
     got = place.gateway.request("POST", "/v1/pricing/calculate", asked, key=place.gateway.key(case.team)).json()
     if case.state != "unknown":
         assert got["pricing_lines"] == record["pricing_lines"]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Query
-from msgspec import Struct
+from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -45,6 +45,7 @@ class Calculation(Struct, kw_only=True):
     service_tier: str | None = None
     region: str | None = None
     native_model: str | None = None
+    provider_cost_nanos: Annotated[int, Meta(ge=0, le=1 << 53)] | None = None
 
 
 _decoder = msgspec.json.Decoder(Calculation)
@@ -66,6 +67,12 @@ _BODY: Final[dict[str, Any]] = {
                         "service_tier": {"type": "string", "description": "The tier as served."},
                         "region": {"type": "string"},
                         "native_model": {"type": "string", "description": "The model the provider says it served."},
+                        "provider_cost_nanos": {
+                            "type": "integer",
+                            "minimum": 0,
+                            "maximum": 1 << 53,
+                            "description": "What the provider says it charged; counts only where no price is known.",
+                        },
                     },
                 }
             }
@@ -175,6 +182,7 @@ def _calculate(book: PriceBook, body: bytes, team: str | None) -> Response:
         team_id=team,
         native_model=asked.native_model,
         region=asked.region,
+        provider_cost_nanos=asked.provider_cost_nanos,
     )
     plan = book.plan(asked.provider, asked.model, at_ms, service_tier=asked.service_tier, team_id=team)
     sheet = plan.sheet(usage.prompt_tokens)

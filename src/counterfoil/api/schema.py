@@ -176,6 +176,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "native_model": "The model it says it served, when this try failed; otherwise the record has it.",
         "service_tier": "The tier it says it served in, when this try failed; otherwise the record has it.",
         "region": "Where it says it served, when this try failed; otherwise the record has it.",
+        "provider_cost_nanos": "What it says this try cost, when it failed; otherwise the record has it.",
     },
     "CaptureNow": {
         "policy": "full, metadata or off: the strictest of the default's, the team's, the key's and the request's.",

@@ -188,6 +188,7 @@ def attempt_of(
         native_model=(reading.native_model or UNSET) if reading is not None and fault is not None else UNSET,
         service_tier=(reading.service_tier or UNSET) if reading is not None and fault is not None else UNSET,
         region=(reading.region or UNSET) if reading is not None and fault is not None else UNSET,
+        provider_cost_nanos=_said(reading) if reading is not None and fault is not None else UNSET,
     )
 
 
@@ -251,6 +252,10 @@ def record_of(
         region=reading.region or UNSET,
     )
     return record if draft.link is None else linked(record, draft.link)
+
+
+def _said(reading: Reading) -> int | UnsetType:
+    return UNSET if reading.provider_cost_nanos is None else reading.provider_cost_nanos
 
 
 def _upstream_ns(draft: Draft, generation_ms: float) -> int:

@@ -395,6 +395,7 @@ class Gateway:
             team_id=draft.team_id,
             native_model=reading.native_model,
             region=reading.region,
+            provider_cost_nanos=reading.provider_cost_nanos,
         )
         return draft.charged(charge, book, target)
 

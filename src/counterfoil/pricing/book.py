@@ -17,7 +17,7 @@ from msgspec import Struct
 from counterfoil.pricing import advice
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.catalog import Lists
-from counterfoil.pricing.charging import price_usage, total
+from counterfoil.pricing.charging import price_reported, price_usage, total
 from counterfoil.pricing.overlay import NO_OVERLAY, Overlay, Serves
 from counterfoil.pricing.plan import Plan, Query, make_plan
 from counterfoil.pricing.rates import encoder
@@ -81,8 +81,11 @@ class PriceBook:
         team_id: str | None = None,
         native_model: str | None = None,
         region: str | None = None,
+        provider_cost_nanos: int | None = None,
     ) -> Charge:
         """What ``usage`` of ``model`` at ``provider`` costs at ``at_ms`` (Unix ms).
+
+        ``provider_cost_nanos`` is what the provider says; it counts only where the book has no rate at all.
 
         Never raises for what it does not know: an unknown provider, model or meter gives lines that say so.
         ``provider`` is the provider's own name in the configuration (the book knows whose list it uses) or a list's.
@@ -93,6 +96,8 @@ class PriceBook:
             plan = self._plan(key, Query(*key), at_ms)
         sheets = plan.sheets
         sheet = sheets[0][1] if len(sheets) == 1 else plan.sheet(usage.prompt_tokens)
+        if provider_cost_nanos is not None and sheet.reported is not None and provider_cost_nanos >= 0:
+            return price_reported(sheet, sheet.reported, provider_cost_nanos, self.digest)
         if usage.meters and advice.holds(usage.meters):
             return self._advised(Query(*key), usage, usage.meters, at_ms)
         charge = price_usage(sheet, usage, self.digest)

@@ -63,6 +63,28 @@ def _charge(sheet: Sheet, usage: Usage, lines: list[Line], weight: int, *, cut: 
     return Charge(tuple(lines), nanos, state, why)
 
 
+def price_reported(sheet: Sheet, slot: Slot, provider_cost_nanos: int, book: str) -> Charge:
+    """What a call costs that no rate prices, by what the provider says it charged.
+
+    The provider's figure is the quantity of the line, which so follows from the record like any other.
+    """
+    lines: list[Line] = []
+    if provider_cost_nanos:
+        amount = amount_nanos(provider_cost_nanos, slot.size, slot.price)
+        lines.append(
+            Line(
+                slot.meter, provider_cost_nanos, slot.size, slot.price, amount, slot.rule, book,
+                LineState.PROVIDER_REPORTED, sheet.reason,
+            )
+        )  # fmt: skip
+    for fee in sheet.once:
+        _line(fee, 1, book, lines)
+    nanos = sum([line.amount_nanos for line in lines])
+    if nanos:
+        return Charge(tuple(lines), nanos, _EXACT, f"{sheet.reason}; it is charged what the provider says it cost")
+    return Charge(tuple(lines), 0, CostState.FREE, "the provider says that it charged nothing")
+
+
 def total(charges: Sequence[Charge]) -> Charge:
     """Several attempts' charges as one: all lines in order, their sum, and the worst state.
 

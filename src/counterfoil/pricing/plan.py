@@ -83,11 +83,12 @@ class Period:
 class _Draft:
     """Rules being gathered for one plan."""
 
-    def __init__(self, at_ms: int) -> None:
+    def __init__(self, at_ms: int, listed: str) -> None:
         self.period = Period(at_ms)
         self.rules: dict[str, Ruled] = {}
         self.free = ""
         self.reason = ""
+        self.reported = Ruled(Rate(1, 1), f"{listed}:{m.PROVIDER_COST}")
 
 
 def make_plan(lists: Lists, overlay: Overlay, query: Query, at_ms: int) -> Plan:
@@ -96,7 +97,7 @@ def make_plan(lists: Lists, overlay: Overlay, query: Query, at_ms: int) -> Plan:
     listed = query.provider if serves is None else serves.prices
     region = query.region or (serves.region if serves else None)
     tier = _tier(query.tier)
-    draft = _Draft(at_ms)
+    draft = _Draft(at_ms, listed)
     _from_catalog(draft, lists, listed, query, tier, region)
     scope = (query.provider, listed)
     _from_overlay(draft, overlay.prices, query, scope, tier, region)
@@ -239,9 +240,14 @@ def _adjust(draft: _Draft, adjustments: tuple[Adjustment, ...], query: Query, sc
             continue
         for meter, ruled in draft.rules.items():
             if not rule.meters or meter in rule.meters:
-                draft.rules[meter] = ruled._replace(
-                    rate=_adjusted(ruled.rate, rule.numerator, rule.denominator), rule=f"{ruled.rule}*{rule.name}"
-                )
+                draft.rules[meter] = _by(ruled, rule)
+        if not rule.meters or m.PROVIDER_COST in rule.meters:
+            draft.reported = _by(draft.reported, rule)
+
+
+def _by(ruled: Ruled, rule: Adjustment) -> Ruled:
+    rate = _adjusted(ruled.rate, rule.numerator, rule.denominator)
+    return ruled._replace(rate=rate, rule=f"{ruled.rule}*{rule.name}")
 
 
 def _adjusted(rate: Rate, numerator: int, denominator: int) -> Rate:
@@ -268,6 +274,7 @@ def _sheets(draft: _Draft, fees: list[Slot]) -> tuple[tuple[int, Sheet], ...]:
                 fees=fees,
                 free=draft.free,
                 reason=draft.reason,
+                reported=draft.reported,
             ),
         )
         for above in sorted(thresholds)

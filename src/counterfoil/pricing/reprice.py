@@ -38,6 +38,7 @@ class Tried(Struct, frozen=True):
     service_tier: str | UnsetType = UNSET
     key_source: str = ""
     region: str | UnsetType = UNSET
+    provider_cost_nanos: int | UnsetType = UNSET
 
 
 class Priced(Struct, frozen=True):
@@ -54,6 +55,7 @@ class Priced(Struct, frozen=True):
     service_tier: str | None = None
     byok_fee: Charge | UnsetType = UNSET
     region: str | UnsetType = UNSET
+    provider_cost_nanos: int | None = None
 
 
 decode = msgspec.json.Decoder(Priced).decode
@@ -158,7 +160,12 @@ def charge_of(
         team_id=record.team_id,
         native_model=record.native_model if final else attempt.native_model or None,
         region=(record.region if final else attempt.region) or None,
+        provider_cost_nanos=_or_none(record.provider_cost_nanos if final else attempt.provider_cost_nanos),
     )
+
+
+def _or_none(value: int | UnsetType | None) -> int | None:
+    return None if value is UNSET else value
 
 
 def moment(created_at: str) -> int:

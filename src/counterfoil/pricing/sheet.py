@@ -122,16 +122,24 @@ class Sheet:
         "own",
         "priced",
         "reason",
+        "reported",
         "shapes",
         "slots",
     )
 
     def __init__(
-        self, rules: Mapping[str, Ruled], *, fees: Iterable[Slot] = (), free: str = "", reason: str = ""
+        self,
+        rules: Mapping[str, Ruled],
+        *,
+        fees: Iterable[Slot] = (),
+        free: str = "",
+        reason: str = "",
+        reported: Ruled | None = None,
     ) -> None:
         """Compile ``rules`` (by meter, bands already chosen).
 
         ``free`` is the rule that makes every meter free; ``reason`` says why a meter without a rate has none.
+        ``reported`` is what a nano that the provider says it charged costs, where the list has no rate at all.
         """
         self.reason = reason
         self.free = free
@@ -151,6 +159,7 @@ class Sheet:
             slot.price or any(step.price for step in slot.steps)
             for slot in (*(self.slots[meter] for meter in self.priced), *self.fees)
         )
+        self.reported = None if reported is None or self.priced or free else _slot(m.PROVIDER_COST, reported)
         self.once = (*(self.slots[meter] for meter in (m.REQUESTS,) if meter in self.priced), *self.fees)
         self.shapes = Shapes(self)
 

@@ -51,8 +51,8 @@ class Attempt(Struct, frozen=True, kw_only=True, gc=False):
     """One try at one provider. ``number`` counts from 1 in the order the tries were made; times are milliseconds.
 
     ``key_source`` is ``operator``, ``team`` (BYOK) or ``none``. ``error_code`` is null for the try that answered.
-    What a price depends on (``native_model``, ``service_tier``, ``region``) stands here for tries before the final one;
-    its own is in the record.
+    What a price depends on (``native_model``, ``service_tier``, ``region``, ``provider_cost_nanos``) stands here for
+    tries before the final one; its own is in the record.
     """
 
     number: int
@@ -71,6 +71,7 @@ class Attempt(Struct, frozen=True, kw_only=True, gc=False):
     native_model: str | UnsetType = UNSET
     service_tier: str | UnsetType = UNSET
     region: str | UnsetType = UNSET
+    provider_cost_nanos: int | UnsetType = UNSET
 
 
 class Idempotency(Struct, frozen=True, kw_only=True, gc=False):

@@ -43,6 +43,7 @@ class ScannedAttempt(Struct, frozen=True, kw_only=True, gc=False):
     native_model: str | UnsetType = UNSET
     service_tier: str | UnsetType = UNSET
     region: str | UnsetType = UNSET
+    provider_cost_nanos: int | UnsetType = UNSET
 
 
 class ScannedRecord(Struct, frozen=True, kw_only=True, gc=False):

@@ -37,6 +37,8 @@ from counterfoil.record.usage import ABSENT, Usage, UsageSource
 from counterfoil.surfaces.foreign import COUNT_MAX, count, decimal, mapping, sequence, text
 
 TICKS_PER_NANO = 10
+COSTS = frozenset({"cost", "cost_in_usd_ticks", "estimated_cost"})
+"""The fields of a usage object in which providers say what a call cost."""
 _DOLLARS_MAX = 1_000_000
 THOUGHTS_MAX = 1 << 20
 """Tokens that a total may hold beyond prompt and completion: no model thinks longer in one call. More is no count."""

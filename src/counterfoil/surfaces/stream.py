@@ -115,7 +115,7 @@ class StreamMeter:
         """Fill the reading from what was seen, usage above all. May be called more than once."""
         reading = self._reading
         reading.usage = metering.usage_of(self._usage)
-        if "cost" in self._usage or "cost_in_usd_ticks" in self._usage:
+        if not self._usage.keys().isdisjoint(metering.COSTS):
             reading.provider_cost_nanos = metering.cost_nanos_of(self._usage)
 
     # What the gateway calls.

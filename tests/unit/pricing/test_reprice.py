@@ -80,6 +80,31 @@ def test_lines_are_recomputed_bit_for_bit(tier: str | None, book: PriceBook, mak
     assert reprice(PriceBook(book.data), stored).lines == stored.pricing_lines
 
 
+def test_what_the_provider_said_is_recomputed_too(make_book: MakeBook, make_usage: MakeUsage) -> None:
+    """Where no rate is known the provider's figures, of failed attempts too, are in the record and prove its lines."""
+    book = make_book("adjust: [{name: resale, percent: 5}]")
+    plain = record(book, ("house", "m", make_usage(10, 3)), ("house", "m", make_usage(10, 3)))
+    charges = [book.price("house", "m", make_usage(10, 3), NOON, provider_cost_nanos=said) for said in (700, 1001)]
+    charge = total(charges)
+    assert [line.amount_nanos for line in charge.lines] == [735, 1051]
+    first, last = (
+        msgspec.structs.replace(one, pricing_lines=each.lines, cost_nanos=each.nanos)
+        for one, each in zip(plain.attempts, charges, strict=True)
+    )
+    stored = msgspec.structs.replace(
+        plain,
+        cost_nanos=charge.nanos,
+        pricing_lines=charge.lines,
+        cost_state=charge.state,
+        provider_cost_nanos=1001,
+        attempts=(msgspec.structs.replace(first, provider_cost_nanos=700), last),
+    )
+    assert list(differences(book, stored)) == []
+    assert list(differences(book, msgspec.structs.replace(stored, provider_cost_nanos=1002)))
+    priced = make_book("prices: [{provider: house, rates: {input_tokens: 1, output_tokens: 1}}]")
+    assert (reprice(priced, stored).nanos, reprice(priced, stored).state) == (26_000, CostState.EXACT)
+
+
 CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "an amount": lambda line: line.update(amount_nanos=line["amount_nanos"] + 1),
     "a quantity": lambda line: line.update(quantity=line["quantity"] + 1),
