@@ -88,9 +88,6 @@ class Crowded(Counterfoil):
         slow = {"base_url": f"http://127.0.0.1:{self._long_port}/v1", "connections_max": 8192}
         return known | {"long": known["mock"] | slow}
 
-    def limits(self) -> dict[str, int]:
-        return {"connections_per_client": 16_384, "connections": 16_384}
-
     @contextmanager
     def slow_clients(self, count: int) -> Generator[None]:
         """``count`` clients whose streams stand still, until the block ends; then each of them gets its record."""

@@ -233,7 +233,7 @@ class Counterfoil(Target):
             "providers": self.providers(upstream_port),
             "capture": {"default": self.audit.capture},
             "ledger": {"durability": self.audit.durability, "checkpoint_seconds": self.checkpoint_seconds},
-            "limits": {**LIMITS, **self.limits()},
+            "limits": LIMITS,
         }
         (folder / "counterfoil.yaml").write_text(json.dumps(configuration))  # JSON is YAML
         key = self._call("keys", "create", "--team", "bench").strip()
@@ -250,10 +250,6 @@ class Counterfoil(Target):
         """The configuration's providers."""
         upstream = f"http://127.0.0.1:{upstream_port}/v1"
         return {"mock": {"type": "openai", "base_url": upstream, "api_key": "none", "prices": "openai"}}
-
-    def limits(self) -> dict[str, int]:
-        """What more of its configuration's limits a benchmark needs."""
-        return {}
 
     def records(self) -> int | None:
         return self.stats()["records"]
