@@ -43,22 +43,49 @@ def gateway(start_gateway: Any) -> Any:
         running.stop()
 
 
-def settings(folder: Path, call: str, key: str) -> Path:
-    """What schemathesis needs to know: who it is, and the ids of things that exist."""
-    known = json.dumps({"path.id": call, "query.id": call, "query.a": call, "query.b": call, "path.key_id": key})
+def things(gateway: Gateway, admin: str) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Parameters that name things that exist: those of every operation, and those of the paths that begin in a way."""
+    body = {"model": "local/gpt-4o-mini", "messages": [{"role": "user", "content": "Hello."}]}
+    call = gateway.request("POST", "/v1/chat/completions", body, key=gateway.key(), headers={"Idempotency-Key": "one"})
+    gateway.request("POST", "/v1/chat/completions", body, key=gateway.key(), headers={"Idempotency-Key": "one"})
+    generation = call.headers["x-request-id"]
+    run = gateway.request("POST", "/v1/replays?team=acme", {"ids": [generation], "sample": 1}, key=admin)
+    assert run.status == 201, run.body
+    manager = gateway.command("keys", "create", "--scopes", "keys:read").stdout.strip()
+    gateway.command("apps", "create", "--team", "acme", "web")
+    everywhere = {
+        "path.id": generation,
+        "query.id": generation,
+        "query.a": generation,
+        "query.b": generation,
+        "path.key_id": gateway.key().split("_")[2],
+        "path.team_id": "acme",
+        "path.app_id": "web",
+        "path.provider": "local",
+        "path.name": "local/gpt-4o-mini",
+    }
+    return everywhere, {
+        "/v1/replays": {"path.id": run.json()["run_id"]},
+        "/v1/management-keys": {"path.key_id": manager.split("_")[2]},
+    }
+
+
+def settings(folder: Path, everywhere: dict[str, str], below: dict[str, dict[str, str]]) -> Path:
+    """What schemathesis needs to know: the ids of things that exist."""
+    lines = ["[parameters]", *(f"{json.dumps(name)} = {json.dumps(value)}" for name, value in everywhere.items())]
+    for path, named in below.items():
+        lines += ["[[operations]]", f"include-path-regex = {json.dumps('^' + path)}", "[operations.parameters]"]
+        lines += [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in named.items()]
     file = folder / "schemathesis.toml"
-    lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in json.loads(known).items()]
-    file.write_text("[parameters]\n" + "\n".join(lines) + "\n")
+    file.write_text("\n".join(lines) + "\n")
     return file
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["things that exist", "anything"])
 def test_the_control_plane_is_as_documented(gateway: Gateway, tmp_path: Path, *, known: bool) -> None:
     """No undocumented status, type or header, no 500, and nothing accepted that the document forbids."""
-    body = {"model": "local/gpt-4o-mini", "messages": [{"role": "user", "content": "Hello."}]}
-    call = gateway.request("POST", "/v1/chat/completions", body, key=gateway.key()).headers["x-request-id"]
     admin = gateway.command("keys", "create", "--scopes", "admin").stdout.strip()
-    config = settings(tmp_path, call, gateway.key().split("_")[2]) if known else None
+    config = settings(tmp_path, *things(gateway, admin)) if known else None
     command = [
         *(str(Path(sys.executable).parent / "st"), *(("--config-file", str(config)) if config else ()), "run"),
         *(f"{gateway.url}/openapi.json", "-H", f"Authorization: Bearer {admin}"),

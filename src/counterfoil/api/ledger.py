@@ -32,7 +32,11 @@ _NOT_YET: Final[dict[int | str, dict[str, Any]]] = {
     409: {"description": "No checkpoint covers the record yet; one does within a minute."},
     **reading.REFUSALS,
 }
+_INVALID: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"description": "The body or a parameter is not valid; field names it."}
+}
 _VERIFYING: Final[dict[int | str, dict[str, Any]]] = {
+    **_INVALID,
     409: {"description": "A verification is under way."},
     **reading.REFUSALS,
 }
@@ -95,7 +99,7 @@ def _add_evidence(routes: APIRouter, parts: ControlParts, evidence: Evidence) ->
         found = await desk.run(proven)
         return answers.raw(answers.NOT_FOUND, 404) if found is None else answers.json(found)
 
-    @routes.get("/v1/ledger/checkpoints", summary="The signed checkpoints", responses=reading.REFUSALS)
+    @routes.get("/v1/ledger/checkpoints", summary="The signed checkpoints", responses=_INVALID | reading.REFUSALS)
     async def checkpoints(
         request: Request,
         after: Annotated[int | None, Query(ge=0, description="Behind this number, the oldest first.")] = None,

@@ -57,6 +57,16 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     409: {"description": "The run is under way, or this worker drives too many."},
     **reading.REFUSALS,
 }
+_TEXT: Final = {"schema": {"type": "string"}}
+_EVENTS: Final[dict[str, Any]] = {
+    "summary": "A bulk run as it goes, as server-sent events",
+    "response_class": StreamingResponse,
+    "responses": {200: {"content": {"text/event-stream": _TEXT}}, **_ANSWERS},
+}
+_REPORT: Final[dict[str, Any]] = {
+    "summary": "The report on a bulk run",
+    "responses": {200: {"content": {"text/markdown": _TEXT, "text/html": _TEXT}}, **_ANSWERS},
+}
 Nanos = Annotated[int, Meta(ge=0)]
 Team = Annotated[str | None, Query(description="For a management key of all teams.")]
 
@@ -285,7 +295,7 @@ def _add_outcome(routes: APIRouter, runs: Runs, gate: _Gate) -> None:
         more = last if len(rows) == limit else None
         return answers.json({"data": [result for _, result in rows], "next": more, "last": last})
 
-    @routes.get("/v1/replays/{id}/events", summary="A bulk run as it goes, as server-sent events", responses=_ANSWERS)
+    @routes.get("/v1/replays/{id}/events", **_EVENTS)
     async def events(request: Request, id: str, team: Team = None) -> Response:  # noqa: A002
         """`item` for each result, `progress` when it changed, `end` when the run is over. Last-Event-ID is honoured."""
         run = await gate.found(gate.who(request), id, team)
@@ -293,7 +303,7 @@ def _add_outcome(routes: APIRouter, runs: Runs, gate: _Gate) -> None:
         begin = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else 0
         return StreamingResponse(_events(runs, run, begin), media_type="text/event-stream")
 
-    @routes.get("/v1/replays/{id}/report", summary="The report on a bulk run", responses=_ANSWERS)
+    @routes.get("/v1/replays/{id}/report", **_REPORT)
     async def reported(
         request: Request,
         id: str,  # noqa: A002

@@ -192,40 +192,37 @@ WHERE seq NOT IN (SELECT seq FROM bodies) OR base NOT IN (SELECT seq FROM bodies
 
 -- name: derived_differences
 -- How many rows each derived table has too few or too many. A record explains one row, so a table is right when none of
--- its records lacks its row and there are no more rows than records; that needs no sorting of either. (total() is 0 where there are no records, sum() would be null.)
-WITH done (seq) AS (SELECT seq FROM indexed WHERE one = 1)
-SELECT 'by_team',
-    abs((SELECT count(*) FROM by_team) - count(*))
-    + total(NOT EXISTS (SELECT 1 FROM by_team i
-        WHERE i.team_id = g.team_id AND i.created_at_ms = g.created_at_ms AND i.seq = g.seq))
-FROM generations g WHERE g.seq <= (SELECT seq FROM done)
-UNION ALL SELECT 'by_time',
-    abs((SELECT count(*) FROM by_time) - count(*))
-    + total(NOT EXISTS (SELECT 1 FROM by_time i WHERE i.created_at_ms = g.created_at_ms AND i.seq = g.seq))
-FROM generations g WHERE g.seq <= (SELECT seq FROM done)
-UNION ALL SELECT 'by_value',
-    abs((SELECT count(*) FROM by_value)
-        - total((native_key NOT NULL) + (session_key NOT NULL) + (replay_key NOT NULL) + (end_user_key NOT NULL)))
-    + total(native_key NOT NULL AND NOT EXISTS (SELECT 1 FROM by_value i
-        WHERE i.kind = 1 AND i.segment = g.seq >> 16 AND i.key = g.native_key AND i.seq = g.seq))
-    + total(session_key NOT NULL AND NOT EXISTS (SELECT 1 FROM by_value i
-        WHERE i.kind = 2 AND i.segment = g.seq >> 16 AND i.key = g.session_key AND i.seq = g.seq))
-    + total(replay_key NOT NULL AND NOT EXISTS (SELECT 1 FROM by_value i
-        WHERE i.kind = 3 AND i.segment = g.seq >> 16 AND i.key = g.replay_key AND i.seq = g.seq))
-    + total(end_user_key NOT NULL AND NOT EXISTS (SELECT 1 FROM by_value i
-        WHERE i.kind = 4 AND i.segment = g.seq >> 16 AND i.key = g.end_user_key AND i.seq = g.seq))
-FROM generations g WHERE g.seq <= (SELECT seq FROM done)
+-- its records lacks its row and there are no more rows than records; that needs no sorting of either, and one walk over
+-- the records. (total() is 0 where there are no records, sum() would be null.)
+WITH done (seq) AS (SELECT seq FROM indexed WHERE one = 1),
+lacking (records, by_team, by_time, keys, by_value) AS MATERIALIZED (
+    SELECT
+        count(*),
+        total(NOT EXISTS (SELECT 1 FROM by_team i
+            WHERE i.team_id = g.team_id AND i.created_at_ms = g.created_at_ms AND i.seq = g.seq)),
+        total(NOT EXISTS (SELECT 1 FROM by_time i WHERE i.created_at_ms = g.created_at_ms AND i.seq = g.seq)),
+        total((native_key NOT NULL) + (session_key NOT NULL) + (replay_key NOT NULL) + (end_user_key NOT NULL)),
+        total(native_key NOT NULL AND NOT EXISTS (SELECT 1 FROM by_value i
+            WHERE i.kind = 1 AND i.segment = g.seq >> 16 AND i.key = g.native_key AND i.seq = g.seq))
+        + total(session_key NOT NULL AND NOT EXISTS (SELECT 1 FROM by_value i
+            WHERE i.kind = 2 AND i.segment = g.seq >> 16 AND i.key = g.session_key AND i.seq = g.seq))
+        + total(replay_key NOT NULL AND NOT EXISTS (SELECT 1 FROM by_value i
+            WHERE i.kind = 3 AND i.segment = g.seq >> 16 AND i.key = g.replay_key AND i.seq = g.seq))
+        + total(end_user_key NOT NULL AND NOT EXISTS (SELECT 1 FROM by_value i
+            WHERE i.kind = 4 AND i.segment = g.seq >> 16 AND i.key = g.end_user_key AND i.seq = g.seq))
+    FROM generations g WHERE g.seq <= (SELECT seq FROM done)),
+ends (writer, seq) AS MATERIALIZED (
+    SELECT writer, max(seq) FROM generations WHERE seq <= (SELECT seq FROM done) GROUP BY writer)
+SELECT 'by_team', abs((SELECT count(*) FROM by_team) - records) + by_team FROM lacking
+UNION ALL SELECT 'by_time', abs((SELECT count(*) FROM by_time) - records) + by_time FROM lacking
+UNION ALL SELECT 'by_value', abs((SELECT count(*) FROM by_value) - keys) + by_value FROM lacking
 UNION ALL SELECT 'by_expiry', count(*) FROM (
     SELECT g.expires_at_ms / 3600000, g.seq FROM generations g JOIN bodies b ON b.seq = g.seq
     WHERE g.expires_at_ms NOT NULL AND g.seq <= (SELECT seq FROM done)
     EXCEPT SELECT hour, seq FROM by_expiry)
 UNION ALL SELECT 'writers', count(*) FROM (
-    SELECT * FROM (
-        SELECT writer, max(seq) FROM generations WHERE seq <= (SELECT seq FROM done) GROUP BY writer
-        EXCEPT SELECT writer, seq FROM writers)
-    UNION ALL SELECT * FROM (
-        SELECT writer, seq FROM writers
-        EXCEPT SELECT writer, max(seq) FROM generations WHERE seq <= (SELECT seq FROM done) GROUP BY writer))
+    SELECT * FROM (SELECT writer, seq FROM ends EXCEPT SELECT writer, seq FROM writers)
+    UNION ALL SELECT * FROM (SELECT writer, seq FROM writers EXCEPT SELECT writer, seq FROM ends))
 
 -- name: expired
 -- Bodies whose hour has passed and whose time has come. Only hours wholly indexed are swept.
