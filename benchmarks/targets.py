@@ -196,7 +196,8 @@ class Audit:
 
 
 # All load comes from one address, which a gateway by default allows a thousand connections.
-LIMITS: Final = {"connections": 20_000, "connections_per_client": 20_000, "in_flight": 16_000}
+CONNECTIONS_MAX: Final = 20_000
+LIMITS: Final = {"connections": 20_000, "connections_per_client": CONNECTIONS_MAX, "in_flight": 16_000}
 
 
 class Counterfoil(Target):
@@ -249,7 +250,8 @@ class Counterfoil(Target):
     def providers(self, upstream_port: int) -> dict[str, Any]:
         """The configuration's providers."""
         upstream = f"http://127.0.0.1:{upstream_port}/v1"
-        return {"mock": {"type": "openai", "base_url": upstream, "api_key": "none", "prices": "openai"}}
+        mock = {"type": "openai", "base_url": upstream, "api_key": "none", "prices": "openai"}
+        return {"mock": mock | {"connections_max": CONNECTIONS_MAX}}
 
     def records(self) -> int | None:
         return self.stats()["records"]

@@ -17,12 +17,12 @@ from pathlib import Path
 import uvloop
 
 from counterfoil import compose, config
-from counterfoil.cli.serve import listen
 from counterfoil.config.model import Config
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import keeper
 from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.settlement import NO_SLOT, Intent, Settlement
+from counterfoil.process.listening import listen
 from counterfoil.process.logs import configure
 from counterfoil.process.pauses import tame_collector
 

@@ -26,6 +26,10 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Retention = Annotated[int, Meta(ge=0, le=36_500)]
 
 
+BACKLOG: Final = 2048
+"""Connections that wait to be accepted: a burst, or all that come while a worker starts."""
+
+
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     """How long a provider may take, phase by phase."""
 

@@ -18,11 +18,10 @@ from typing import Any
 
 import uvicorn
 
-from counterfoil.config.model import ServerConfig
+from counterfoil.config.model import BACKLOG, ServerConfig
 from counterfoil.gateway.run import Gateway
 from counterfoil.gateway.server import ServerProtocol
 
-BACKLOG = 2048
 UNSENT_BYTES_MAX = 128 * 1024
 """Of an answer, so much waits in the kernel for a client that does not read; beyond it the provider is read no further.
 Left alone the kernel takes megabytes for each connection, and the capture's copy of them lies in our memory. What is on

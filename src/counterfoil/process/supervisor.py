@@ -21,6 +21,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from counterfoil.errors import ConfigError
+
 _log = logging.getLogger("counterfoil.supervisor")
 
 BACKOFF_FIRST_SECONDS = 0.1
@@ -86,6 +88,7 @@ class Supervisor:
     async def _start(self, index: int) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # what lies in the current folder is no module of ours
             "-m",
             "counterfoil.worker",
             str(self._listener.fileno()),
@@ -100,6 +103,19 @@ class Supervisor:
         if self._stopping.is_set():
             process.send_signal(signal.SIGTERM)
         return process
+
+
+def check(config: bytes) -> None:
+    """Find what would keep every worker from starting, in a process of its own, before the first is started.
+
+    Raises :class:`ConfigError`.
+    """
+    command = [sys.executable, "-P", "-m", "counterfoil.worker", "check"]
+    given = len(config).to_bytes(8, "big") + config
+    done = subprocess.run(command, input=given, capture_output=True, check=False)  # noqa: S603  # our own module
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise ConfigError(said.removeprefix("counterfoil: ") or f"A worker cannot start (status {done.returncode}).")
 
 
 def read_config(descriptor: int) -> bytes:

@@ -1,0 +1,33 @@
+"""The listening socket, and the line that says where it is."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+from counterfoil.config.model import BACKLOG, Config
+from counterfoil.errors import ConfigError
+
+
+def listen(settings: Config) -> socket.socket:
+    """The listening socket. Raises :class:`ConfigError` that says what to do when it cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        place = f"{settings.host}:{settings.port}"
+        raise ConfigError(
+            f"Cannot listen on {place}: {error.strerror or error}. Stop what uses it, or choose another with --port."
+        ) from error
+
+
+def announce(settings: Config, listener: socket.socket) -> None:
+    """One line for a person, once the port is bound: calls wait in its queue until the workers are up."""
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    scheme = "https" if settings.server.tls_cert else "http"
+    providers = ", ".join(settings.providers) or "none; set OPENAI_API_KEY or the like, or name one in counterfoil.yaml"
+    sys.stderr.write(
+        f"Counterfoil listens on {scheme}://{shown}:{port}  ·  data {settings.data}  ·  providers: {providers}\n"
+    )
+    sys.stderr.flush()
