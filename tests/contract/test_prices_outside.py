@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -229,7 +230,11 @@ class Place:
         if path == HEAR:
             sent, headers = form(body), {"Content-Type": "multipart/form-data; boundary=b"}
         got = self.gateway.request("POST", path, sent, key=key, headers=headers)
-        return self.gateway.record(got.headers["x-request-id"], key)
+        record = self.gateway.record(got.headers["x-request-id"], key)
+        if "x-cost-nanos" in got.headers:  # not in the head of a stream, which left before the cost was known
+            told = int(got.headers["x-cost-nanos"]), got.headers["x-cost-state"]
+            assert told == (record["cost_nanos"], record["cost_state"])
+        return record
 
 
 def form(fields: dict[str, Any]) -> bytes:
@@ -300,6 +305,23 @@ def test_a_region_as_it_was_served(place: Place) -> None:
         asked = {"model": "anthropic/claude-opus-4-8", "max_tokens": 9, "messages": []}
         costs.append(place.send(asked, "/v1/messages")["cost_nanos"])
     assert costs[1] * 10 == costs[0] * 11
+
+
+def test_an_empty_answer_is_not_charged_where_a_rule_says_so(start_gateway: Any, tmp_path: Path) -> None:
+    """The cost is suppressed: zero, with what was forgone, in the record and in every sum."""
+    (tmp_path / "prices.yaml").write_text(PRICES + "suppress: {empty_answers: true}\n")
+    with ScriptedUpstream() as upstream:
+        one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none"}
+        gateway = start_gateway({"providers": {"local": one}, "prices_file": str(tmp_path / "prices.yaml")})
+        place = Place(gateway, upstream)
+        record = place.record(Case("plain", [], says=chat_answer("", prompt=1000, completion=0)))
+        assert (record["cost_nanos"], record["cost_state"], record["pricing_lines"]) == (0, "suppressed", [])
+        assert record["cost_reason"] == "the answer has no output; 2000000 nanos were not charged"
+        assert place.record(Case("plain", []))["cost_nanos"] == 3_000_000
+        summary = gateway.request("GET", "/v1/generations/summary", key=gateway.key()).json()
+        assert (summary["cost_nanos"], summary["by_cost_state"]) == (3_000_000, {"suppressed": 1, "exact": 1})
+        assert gateway.command("ledger", "verify").stdout.startswith("Intact")
+        gateway.stop()
 
 
 SEARCHED = {

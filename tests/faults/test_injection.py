@@ -172,6 +172,7 @@ def test_a_provider_that_speaks_for_us(gateway: Gateway, upstream: ScriptedUpstr
         "request-id",
         "x-generation-id",
         "x-cost-nanos",
+        "x-cost-state",
         "server-timing",
         "content-length",
         "connection",

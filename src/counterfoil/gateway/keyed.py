@@ -20,8 +20,15 @@ from counterfoil.gateway.exchange import Exchange
 from counterfoil.record.record import Idempotency
 
 RETRY_OF = b"x-counterfoil-retry-of: %b\r\n"
-REPEAT_LINES = b"idempotent-replayed: true\r\nx-counterfoil-repeat-of: %b\r\nx-cost-nanos: 0\r\n"
-_OF_THE_FIRST = (b"x-request-id:", b"request-id:", b"x-generation-id:", b"x-cost-nanos:", b"server-timing:")
+REPEAT_LINES = b"idempotent-replayed: true\r\nx-counterfoil-repeat-of: %b\r\nx-cost-nanos: 0\r\nx-cost-state: free\r\n"
+_OF_THE_FIRST = (
+    b"x-request-id:",
+    b"request-id:",
+    b"x-generation-id:",
+    b"x-cost-nanos:",
+    b"x-cost-state:",
+    b"server-timing:",
+)
 
 
 class KeyedExchange(Exchange):

@@ -34,6 +34,6 @@ def last_lines(draft: Draft, record: Record, waited_ns: int) -> list[bytes]:
     timing = record.gateway_ms or 0.0, record.generation_ms, (draft.intent_ns + waited_ns) / 1e6
     return [
         id_lines(draft.request_id),
-        b"x-cost-nanos: %d\r\nserver-timing: gw;dur=%.3f, upstream;dur=%.3f, ledger;dur=%.3f\r\n"
-        % (record.cost_nanos, *timing),
+        b"x-cost-nanos: %d\r\nx-cost-state: %b\r\nserver-timing: gw;dur=%.3f, upstream;dur=%.3f, ledger;dur=%.3f\r\n"
+        % (record.cost_nanos, record.cost_state.encode(), *timing),
     ]

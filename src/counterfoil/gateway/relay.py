@@ -55,6 +55,7 @@ _RENAMED = {
     b"request-id": b"x-upstream-request-id",
     b"x-generation-id": b"x-upstream-generation-id",  # other gateways, this one among them, name theirs alike
     b"x-cost-nanos": b"x-upstream-cost-nanos",
+    b"x-cost-state": b"x-upstream-cost-state",
     b"server-timing": b"x-upstream-server-timing",
     b"idempotent-replayed": b"x-upstream-idempotent-replayed",
     b"x-counterfoil-repeat-of": b"x-upstream-repeat-of",
