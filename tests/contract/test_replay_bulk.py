@@ -165,12 +165,16 @@ def test_an_unknown_price_never_passes_for_nothing(gateway, key, originals):
     done = ended(gateway, key, run)
     [target] = report(gateway, key, run)["targets"]
     assert done["progress"]["spent_nanos"] == 0
-    assert target["unpriced"] == 3
+    assert (target["unpriced"], target["unpriced_meters"]) == (3, {"input_tokens": 3, "output_tokens": 3})
     assert target["metrics"]["cost_nanos"]["target"] == {
         "known": 0, "unknown": 3, "total": None, "mean": None, "p50": None, "p90": None, "p99": None,
     }  # fmt: skip
     text = gateway.request("GET", f"/v1/replays/{run['run_id']}/report?format=markdown", key=key).body.decode()
     assert "| | target | unknown | unknown | unknown | unknown | 3 |" in text
+    named = "3 reruns are not wholly priced: input_tokens (3), output_tokens (3)."
+    page = gateway.request("GET", f"/v1/replays/{run['run_id']}/report?format=html", key=key).body.decode()
+    assert named in text
+    assert named in page
     bound = ended(
         gateway, key, started(gateway, key, ids=originals[:3], targets=["openai/gpt-nobody"], budget_nanos=10**9)
     )

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from counterfoil.record.coverage import unpriced
 from counterfoil.record.record import Record
 from counterfoil.record.usage import UsageSource
 from counterfoil.replay.diff import known_cost
@@ -24,7 +25,7 @@ class State(StrEnum):
 
 
 class Side(Struct, frozen=True):
-    """The figures of one record. What is not known is null, never 0."""
+    """The figures of one record. What is not known is null, never 0; ``unpriced`` names the meters without a price."""
 
     request_id: str
     model_id: str
@@ -39,6 +40,7 @@ class Side(Struct, frozen=True):
     completion_tokens: int | None
     finish_reason: str | None
     refused: bool | None = None
+    unpriced: tuple[str, ...] = ()
 
 
 class Verdict(Struct, frozen=True):
@@ -110,6 +112,7 @@ def side(record: Record, refused: bool | None = None) -> Side:  # noqa: FBT001  
     """The figures of ``record``."""
     absent = record.usage.source is UsageSource.ABSENT
     interrupted = record.error_code == "gateway:interrupted"
+    missing = unpriced(record.cost_state, record.pricing_lines, record.usage.estimated)
     return Side(
         request_id=record.request_id,
         model_id=record.model_id,
@@ -124,4 +127,5 @@ def side(record: Record, refused: bool | None = None) -> Side:  # noqa: FBT001  
         completion_tokens=None if absent else record.usage.completion_tokens,
         finish_reason=record.finish_reason,
         refused=refused,
+        unpriced=tuple(missing.split("\n")) if missing else (),
     )

@@ -152,12 +152,26 @@ def month(target: TargetReport) -> str | None:
     if found is None:
         return None
     calls = f"{found.records:,} calls in 30 days"
-    was = words.total(found.original_nanos, records=found.records, unknown=found.original_unknown, partial=0)
+    unknown, partial = found.original_unknown, found.original_partial
+    was = words.total(found.original_nanos, records=found.records, unknown=unknown, partial=partial)
+    if found.unpriced_meters:
+        was += f"; not wholly priced: {_meters(found.unpriced_meters)}"
     if found.target_nanos is None:
         return f"{calls} cost {was}. What they would have cost here is unknown: no rerun has a price."
     said = f"{calls} cost {was}. Here they would have cost ≈ {money(found.target_nanos)}"
     left = f", leaving out {target.unpriced} reruns without a price" if target.unpriced else ""
     return f"{said} (from {found.pairs:,} pairs{left})."
+
+
+def missing(target: TargetReport) -> str | None:
+    """How many reruns have no price, or not for all of it, and of which meters; None where none lacks one."""
+    if not target.unpriced:
+        return None
+    return f"{target.unpriced:,} reruns are not wholly priced: {_meters(target.unpriced_meters)}."
+
+
+def _meters(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{_cell(name)} ({count:,})" for name, count in counts.items())
 
 
 def _target(target: TargetReport) -> list[str]:
@@ -166,8 +180,8 @@ def _target(target: TargetReport) -> list[str]:
         + _counts(target.skipped_by_reason, " Skipped: ", ".") + _counts(target.errors_by_code, " Errors: ", "."),
         "",
     ]  # fmt: skip
-    if (told := month(target)) is not None:
-        lines += [told, ""]
+    for told in (month(target), missing(target)):
+        lines += [told, ""] if told is not None else []
     lines += ["| | | mean | p50 | p90 | p99 | unknown | |", "|---|---|--:|--:|--:|--:|--:|--:|"]
     for name, both in target.metrics.items():
         title, shown = METRICS[name]
@@ -242,6 +256,7 @@ _NAMES: Final[dict[str, Any]] = {
     "facts": facts,
     "moment": moment,
     "money": money,
+    "missing": missing,
     "month": month,
     "outcomes": outcomes,
     "plain": _plain,

@@ -91,6 +91,9 @@ class Judged(Struct, frozen=True):
 class Month(Struct, frozen=True):
     """What the filter's calls of the 30 days before the run would have cost on the target. An estimate.
 
+    ``original_unknown`` and ``original_partial`` of its records have no cost, or not all of it, because of
+    ``unpriced_meters``.
+
     ``target_nanos`` is null when nothing is known to reckon with. ``pairs`` are the items whose cost is known on both
     sides; the known part of the month is scaled by their ratio, each record without a cost counts as their mean.
     """
@@ -98,6 +101,8 @@ class Month(Struct, frozen=True):
     records: int
     original_nanos: int
     original_unknown: int
+    original_partial: int
+    unpriced_meters: dict[str, int]
     target_nanos: int | None
     pairs: int
 
@@ -128,6 +133,7 @@ class TargetReport(Struct, frozen=True, kw_only=True):
     target: Rates
     metrics: dict[str, Both]
     unpriced: int
+    unpriced_meters: dict[str, int]
     agreement: Agreements
     judges: tuple[Judged, ...]
     month: Month | None
@@ -203,6 +209,7 @@ def _target(run: Run, at: int, results: list[Result], month: Summary | None) -> 
         target=_rates([b for _, b in pairs]),
         metrics={name: _both(answered, figure) for name, figure in METRICS.items()},
         unpriced=sum(b.cost_nanos is None for _, b in answered),
+        unpriced_meters=_counted(meter for _, b in answered for meter in b.unpriced),
         agreement=_agreements(results),
         judges=tuple(_judged(judge.name, results) for judge in run.asked.judges),
         month=None if month is None else _month(month, answered),
@@ -284,7 +291,9 @@ def _month(month: Summary, pairs: list[tuple[Side, Side]]) -> Month:
     if priced:
         mean = sum(priced) // len(priced)
         cost = month.cost_nanos * target // original + unknown * mean if original else month.records * mean
-    return Month(month.records, month.cost_nanos, unknown, cost, len(known))
+    coverage = month.coverage
+    meters = coverage.answer()["unpriced_meters"]
+    return Month(month.records, month.cost_nanos, coverage.unknown, coverage.partial, meters, cost, len(known))
 
 
 def _largest(results: list[Result]) -> tuple[Difference, ...]:
