@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -170,14 +171,14 @@ def test_an_answer_that_comes_while_we_still_send_reaches_the_client(
 ) -> None:
     """413 before the body was read, then the connection is gone: the client gets the 413, not a broken pipe.
 
-    A reset in the middle of our write destroys what was not read yet; then it is a reset, cleanly told.
+    Where a reset destroys what was not read yet, as Linux does not, it is a reset, cleanly told.
     """
     said = b'{"error":{"message":"too large for me"}}'
     hasty.script = [*answer(said, 413, connection="close"), then]
     body = b'{"model":"hasty/gpt-4o-mini","messages":[{"role":"user","content":"%b"}]}' % (b"x" * size)
     reply = call(gateway, body)
     told = [(413, "user:provider_rejected")]
-    told += [(502, "upstream:connection_reset")] if then == Reset() and size > MIB else []
+    told += [(502, "upstream:connection_reset")] if then == Reset() and size > MIB and sys.platform != "linux" else []
     record = gateway.record(reply.generation_id)
     assert (record["status_code"], record["error_code"]) in told
     assert reply.status == record["status_code"]

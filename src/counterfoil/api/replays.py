@@ -58,10 +58,19 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     **reading.REFUSALS,
 }
 _TEXT: Final = {"schema": {"type": "string"}}
+_EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "For Last-Event-ID."},
+        "event": {"type": "string", "enum": ["item", "progress", "end"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _EVENTS: Final[dict[str, Any]] = {
     "summary": "A bulk run as it goes, as server-sent events",
     "response_class": StreamingResponse,
-    "responses": {200: {"content": {"text/event-stream": _TEXT}}, **_ANSWERS},
+    "responses": {200: {"content": {"text/event-stream": {"schema": _EVENT}}}, **_ANSWERS},
 }
 _REPORT: Final[dict[str, Any]] = {
     "summary": "The report on a bulk run",

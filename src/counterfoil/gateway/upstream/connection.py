@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -207,12 +208,31 @@ class UpstreamConnection(asyncio.Protocol):
         self.closed = True
         self._on_lost(self)  # first: whoever hears of the fault may want a new connection at once
         receiver = self._receiver
+        if receiver is not None and exc is not None and not self._paused:
+            self._read_the_rest(receiver)
+            receiver = self._receiver
         if receiver is not None:
             if self._head_ready and exc is None and self._until_eof():
                 self._receiver = None
                 receiver.on_end()
             else:
                 self._fail(UpstreamFault("truncated" if self._head_ready else "connection_reset"), exc)
+
+    def _read_the_rest(self, receiver: Receiver) -> None:
+        """Read what the socket still had for us when a write of ours failed.
+
+        A provider that refuses a long request says so and resets the connection. When it is our write that meets the
+        reset first, the answer stands in the socket's buffer all the same (on Linux).
+        """
+        transport = self.transport
+        if transport is None or transport.get_extra_info("ssl_object") is not None:
+            return
+        try:
+            descriptor = transport.get_extra_info("socket").fileno()
+            while self._receiver is receiver and (data := os.read(descriptor, REQUEST_BUFFER_BYTES)):
+                self.data_received(data)
+        except OSError:  # there is nothing more, or no socket any more
+            pass
 
     # httptools' callbacks. An exception here would be wrapped by the parser, so they only take notes.
 
