@@ -17,7 +17,11 @@
     └── secrets/                0700; each file 0600, 32 random bytes, made with the folder
         ├── pepper              keys API keys' digests
         ├── kek                 wraps the teams' data keys
-        └── signing             Ed25519 seed for checkpoints
+        ├── signing             Ed25519 seed for checkpoints
+        ├── pepper.1 …          peppers of before, while a key has not been used since the last exchange
+        ├── commitment          what bodies are committed to with, once the kek was exchanged
+        ├── handovers.jsonl     how each signing key signed the next
+        └── *.next              an exchange that was begun and not ended
 
 Reading commands open the same folder while the gateway runs; only ``serve`` takes the lock.
 """
@@ -118,19 +122,100 @@ class DataFolder:
     def secrets(self) -> Path:
         return self.root / "secrets"
 
-    def secret(self, name: str) -> bytes:
-        """The 32 bytes of a named secret, made with the folder and never again.
+    @property
+    def handovers(self) -> Path:
+        return self.secrets / "handovers.jsonl"
 
-        Raises :class:`ConfigError` when the file is missing, damaged or readable by others. (A new one in its place
-        would look like a good start, and every key, body or checkpoint of before would be void.)
+    def secret(self, name: str) -> bytes:
+        """The 32 bytes of a named secret, made with the folder; ``counterfoil secrets rotate`` exchanges them.
+
+        Raises :class:`ConfigError` when the file is missing, damaged, readable by others or about to be exchanged. (A
+        new one in its place would look like a good start, and every key, body or checkpoint of before would be void.)
         """
+        if self.next_secret(name) is not None:
+            raise ConfigError(
+                f"The exchange of {self.secrets / name} was interrupted. End it: counterfoil secrets rotate {name}"
+            )
+        return self.own_secret(name)
+
+    def sealing(self) -> bytes:
+        """What bodies are sealed with: the kek and, once that was exchanged, the key of the commitments behind it.
+
+        The records in the chain commit to bodies with a key that followed from the first kek. It stays what it was.
+        """
+        return self.secret("kek") + (self._read_optional("commitment") or b"")
+
+    def peppers(self) -> dict[int, bytes]:
+        """The peppers by number; the highest one is the one that counts, the others are those of before."""
+        now = self.secret("pepper")
+        numbers = self.pepper_numbers()
+        kept = {
+            number: self.own_secret(f"pepper.{number}") for number in numbers if self._pepper(number).stat().st_size
+        }
+        return kept | {max(numbers, default=0) + 1: now}
+
+    def pepper_numbers(self) -> list[int]:
+        """The numbers of the peppers of before, ascending, of destroyed ones the last (its file is empty)."""
+        names = (path.name.partition(".")[2] for path in self.secrets.glob("pepper.*"))
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+    def _pepper(self, number: int) -> Path:
+        return self.secrets / f"pepper.{number}"
+
+    def next_secret(self, name: str) -> bytes | None:
+        """The secret that is about to take the place of ``name``; None when none is."""
+        return self._read_optional(f"{name}.next")
+
+    def interrupted(self) -> list[str]:
+        """The secrets whose exchange was begun and not ended."""
+        return [name for name in _SECRETS if (self.secrets / f"{name}.next").exists()]
+
+    def begin_exchange(self, name: str) -> bytes:
+        """The secret that is to take the place of ``name``; durable on return, the same one until the exchange ends."""
+        _write_new(self.secrets / f"{name}.next", os.urandom(SECRET_BYTES))
+        return self.own_secret(f"{name}.next")
+
+    def end_exchange(self, name: str) -> None:
+        """Put the new secret in the place of the old one, whole or not at all; durable on return."""
+        (self.secrets / f"{name}.next").replace(self.secrets / name)
+        _sync(self.secrets)
+
+    def keep_pepper(self) -> None:
+        """Keep the pepper under its number, beside the one that will take its place. Again does no harm."""
+        now = self.own_secret("pepper")
+        last = max(self.pepper_numbers(), default=0)
+        if not last or self._pepper(last).read_bytes() != now:
+            _write_new(self._pepper(last + 1), now)
+
+    def keep_commitment(self, key: bytes) -> None:
+        """Keep what bodies are committed to with, unless it is kept already."""
+        _write_new(self.secrets / "commitment", key)
+
+    def drop_pepper(self, number: int) -> None:
+        """Destroy a pepper of before; keys that hang on it are unknown from then on. Its number never comes again."""
+        if number == max(self.pepper_numbers(), default=0):
+            os.truncate(self._pepper(number), 0)
+        else:
+            self._pepper(number).unlink(missing_ok=True)
+        _sync(self.secrets)
+
+    def sync_secrets(self) -> None:
+        """Make the names of the secrets durable. Raises :class:`OSError`."""
+        _sync(self.secrets)
+
+    def _read_optional(self, name: str) -> bytes | None:
+        return self.own_secret(name) if (self.secrets / name).exists() else None
+
+    def own_secret(self, name: str) -> bytes:
+        """The 32 bytes in one file of the secrets, whatever else is there. Raises :class:`ConfigError`."""
         path = self.secrets / name
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
             data = path.read_bytes()
         except FileNotFoundError as error:
+            lost = _SECRETS.get(name, "")
             raise ConfigError(
-                f"The secret {path} is missing. {_SECRETS[name]} It cannot be made again: restore it from a backup."
+                f"The secret {path} is missing. {lost} It cannot be made again: restore it from a backup."
             ) from error
         except OSError as error:
             raise ConfigError(f"The secret {path} cannot be read ({error.strerror or error}).") from error
@@ -194,8 +279,12 @@ def _write_new(path: Path, data: bytes) -> None:
         pass
     finally:
         draft.unlink()
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(path.parent)  # the name too must outlive the power
+
+
+def _sync(folder: Path) -> None:
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(directory)  # the name too must outlive the power
+        os.fsync(directory)
     finally:
         os.close(directory)

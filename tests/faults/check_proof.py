@@ -24,6 +24,24 @@ def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
+def led_to(trusted_key: str, handovers: list[dict[str, str]]) -> set[str]:
+    """Give the keys to which handovers, each signed by both of its keys, lead from a trusted one, either way."""
+    trusted = {trusted_key}
+    for handover in handovers + handovers[::-1]:
+        statement = json.loads(handover["statement"])
+        pair = {statement["previous"], statement["next"]}
+        message = b"counterfoil/handover/1\0" + handover["statement"].encode()
+        if pair & trusted:
+            try:
+                for key, signature in (("previous", "signature"), ("next", "countersignature")):
+                    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(statement[key]))
+                    public.verify(bytes.fromhex(handover[signature]), message)
+            except InvalidSignature:
+                continue
+            trusted |= pair
+    return trusted
+
+
 def fault_of(proof: dict[str, Any], trusted_key: str | None) -> str | None:
     """Give what is wrong with ``proof``, or None when it holds."""
     statement = json.loads(proof["statement"])
@@ -31,7 +49,7 @@ def fault_of(proof: dict[str, Any], trusted_key: str | None) -> str | None:
     group = [bytes.fromhex(digest) for digest in proof["group"]]
     groups = [bytes.fromhex(digest) for digest in proof["groups"]]
     place, number = proof["place"], proof["group_number"]
-    if trusted_key is not None and trusted_key != proof["public_key"]:
+    if trusted_key is not None and proof["public_key"] not in led_to(trusted_key, proof.get("handovers", [])):
         return "it is signed with another key"
     if record["request_id"] != proof["request_id"]:
         return "the record is another one"

@@ -41,7 +41,10 @@ BOUNDS: Final[Sequence[tuple[re.Pattern[str], Callable[[int], int]]]] = [
         (r"reserve|writer-\d{3}\.intents", lambda _: 8 * MIB),
         (r"[0-9a-f]{64}\.json\.zst", lambda _: MIB),
         (r"\.?verification\.json", lambda _: 256 << 10),
-        (r"VERSION|lock|writer-\d{3}\.tally|control\.epoch|pepper|kek|signing", lambda _: 4096),
+        (
+            r"VERSION|lock|writer-\d{3}\.tally|control\.epoch|pepper(\.\d+)?|kek|commitment|signing|handovers\.jsonl",
+            lambda _: 4096,
+        ),
     )
 ]
 """Every file of a data folder, and the size that so many records explain."""

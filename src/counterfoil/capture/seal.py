@@ -2,8 +2,8 @@
 
 Keys, from the outside in:
 
-* The folder's secret ``kek`` never encrypts anything itself; HKDF-SHA-256 derives one key a purpose from it, so a
-  flaw in one use cannot reach another. This module's purpose is wrapping data keys.
+* The folder's secret ``kek``, which can be exchanged, never encrypts anything itself; HKDF-SHA-256 derives one key a
+  purpose from it, so a flaw in one use cannot reach another. This module's purpose is wrapping data keys.
 * Each team has data keys of 32 random bytes, stored wrapped (AES-256-GCM under the derived key, random 96-bit nonce, a
   handful of wraps in a folder's life). The newest seals; all of them open. Destroying a team's rows destroys every body
   the team ever had, in backups of the database too, once the team's row is gone from them or the secret is.
@@ -61,9 +61,10 @@ _PLAIN_BELOW_BYTES = 96
 _SMALL_LEVEL = -1
 _HEAD_BYTES = 5
 _NONCE_BYTES = 12
+_KEY_BYTES = 32
 _NONCE_PREFIX_BYTES = 8
 _COUNTER_END = 1 << 32
-_WRAP_PURPOSE = b"counterfoil/wrap-data-key/1"
+WRAP_PURPOSE: Final = b"counterfoil/wrap-data-key/1"
 _BODY_PURPOSE = b"counterfoil/body/1\0"
 _COMMITMENT_PURPOSE = b"counterfoil/body-commitment/1"
 
@@ -92,11 +93,15 @@ class BodyUnreadable(Exception):
 
 
 class KeyRing:
-    """Wraps and unwraps the teams' data keys. ``secret`` is the folder's ``kek``; ``entropy(n)`` gives random bytes."""
+    """Wraps and unwraps teams' data keys. ``secret`` is the folder's ``sealing``; ``entropy(n)`` gives random bytes.
+
+    Its first 32 bytes wrap. Those behind them, which are there once the first were exchanged, are what bodies are
+    committed to with; until then that follows from the first.
+    """
 
     def __init__(self, secret: bytes, store: DataKeyStore, entropy: Callable[[int], bytes]) -> None:
-        self._wrapping = AESGCM(derive(secret, _WRAP_PURPOSE))
-        self._commitment = derive(secret, _COMMITMENT_PURPOSE)
+        self._wrapping = AESGCM(derive(secret[:_KEY_BYTES], WRAP_PURPOSE))
+        self._commitment = secret[_KEY_BYTES:] or commitment_key(secret)
         self._store = store
         self._entropy = entropy
 
@@ -105,9 +110,13 @@ class KeyRing:
         stored = self._store.newest(team_id)
         if stored is not None:
             return stored.key_id, self._unwrap(team_id, stored)
+        return self.make(team_id)
+
+    def make(self, team_id: str) -> tuple[int, AESGCM]:
+        """A new key that seals for ``team_id`` from now on."""
         nonce = self._entropy(_NONCE_BYTES)
         key = self._entropy(32)
-        wrapped = nonce + self._wrapping.encrypt(nonce, key, _WRAP_PURPOSE + team_id.encode())
+        wrapped = nonce + self._wrapping.encrypt(nonce, key, WRAP_PURPOSE + team_id.encode())
         return self._store.add(team_id, wrapped), AESGCM(key)
 
     def key(self, team_id: str, key_id: int) -> AESGCM:
@@ -124,7 +133,7 @@ class KeyRing:
     def _unwrap(self, team_id: str, stored: DataKey) -> AESGCM:
         nonce, sealed = stored.wrapped[:_NONCE_BYTES], stored.wrapped[_NONCE_BYTES:]
         try:
-            return AESGCM(self._wrapping.decrypt(nonce, sealed, _WRAP_PURPOSE + team_id.encode()))
+            return AESGCM(self._wrapping.decrypt(nonce, sealed, WRAP_PURPOSE + team_id.encode()))
         except (InvalidTag, ValueError) as error:
             raise BodyUnreadable(
                 f"The data key {stored.key_id} does not unwrap; is this the folder's secret?"
@@ -225,6 +234,46 @@ class Opener:
         if codec == ZSTD_BASE:
             raise BodyUnreadable("The body that this one was packed against is not there.")
         raise BodyUnreadable(f"The body was sealed with codec {codec}, which this version does not know.")
+
+
+def commitment_key(kek: bytes) -> bytes:
+    """What bodies are committed to with under a folder's first ``kek``."""
+    return derive(kek, _COMMITMENT_PURPOSE)
+
+
+class Resealer:
+    """Seals what was sealed under one kek under another; ``done`` and ``unreadable`` count.
+
+    Called with the purpose of the key, what the blob is bound to, and the blob (nonce, ciphertext). Gives the new blob,
+    None where there is nothing to do: it is under the new kek already, or opens under neither.
+    """
+
+    def __init__(self, old: bytes, new: bytes, entropy: Callable[[int], bytes]) -> None:
+        self._old = old
+        self._new = new
+        self._entropy = entropy
+        self.done = 0
+        self.unreadable = 0
+
+    def __call__(self, purpose: bytes, bound_to: bytes, sealed: bytes) -> bytes | None:
+        new = AESGCM(derive(self._new, purpose))
+        nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        if _opened(new, nonce, text, bound_to) is not None:
+            return None
+        plain = _opened(AESGCM(derive(self._old, purpose)), nonce, text, bound_to)
+        if plain is None:
+            self.unreadable += 1
+            return None
+        self.done += 1
+        fresh = self._entropy(_NONCE_BYTES)
+        return fresh + new.encrypt(fresh, plain, bound_to)
+
+
+def _opened(cipher: AESGCM, nonce: bytes, text: bytes, bound_to: bytes) -> bytes | None:
+    try:
+        return cipher.decrypt(nonce, text, bound_to)
+    except (InvalidTag, ValueError):
+        return None
 
 
 def key_id_of(sealed: bytes) -> int:

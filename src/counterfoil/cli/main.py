@@ -36,6 +36,7 @@ _COMMANDS: Final = (
     ("playback", "playback:app", "Serve recordings with no gateway, provider or key."),
     ("ledger", "ledger:app", "The ledger: verify, figures, checkpoints, repricing."),
     ("prices", "prices:app", "Price books: show, compare."),
+    ("secrets", "secrets:app", "The folder's own secrets: show, rotate, retire."),
     ("backup", "backup:backup", "Copy the data folder, also while the gateway runs."),
     ("config", "config:app", "The configuration: check it, print its schema."),
     ("doctor", "doctor:doctor", "Find out what is wrong with this installation."),

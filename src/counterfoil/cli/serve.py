@@ -7,6 +7,7 @@ what reads the command line does not stay beside what serves, nor what serves be
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ import uvloop
 from cyclopts import Parameter
 
 from counterfoil import config
+from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.process import alone
 from counterfoil.process.listening import announce, listen
@@ -49,6 +51,7 @@ def serve(
     settings = config.load(config_file, os.environ, overrides)
     configure(settings.log)
     folder = DataFolder.create(settings.data)
+    _end_exchanges(folder)
     lock = folder.lock()
     listener = listen(settings)
     encoded = config.encode(settings)
@@ -58,3 +61,15 @@ def serve(
     os.set_inheritable(lock, True)
     supervisor = Supervisor(settings.workers, encoded, listener, lock, settings.server.shutdown_seconds)
     return uvloop.run(supervisor.run(lambda: announce(settings, listener)))
+
+
+def _end_exchanges(folder: DataFolder) -> None:
+    """End exchanges of secrets that were interrupted, in a process of their own: this one keeps nothing of it.
+
+    Raises :class:`ConfigError` when one cannot be ended; the other process has said why.
+    """
+    for name in folder.interrupted():
+        command = [sys.executable, "-m", "counterfoil", "secrets", "rotate", name, "--data", str(folder.root)]
+        done = subprocess.run(command, stdout=sys.stderr, check=False)  # noqa: S603  # nothing from outside
+        if done.returncode:
+            raise ConfigError(f"The interrupted exchange of {name} cannot be ended.")

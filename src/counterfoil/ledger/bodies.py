@@ -33,7 +33,7 @@ def chained(connection: apsw.Connection, opener: Opener, team_id: str, seq: int)
 
 
 class Commitments:
-    """Holds bodies that share with others to what their records commit to. ``secret`` is the folder's ``kek``.
+    """Holds bodies that share with others to what their records commit to. ``secret`` is the folder's ``sealing``.
 
     In the order of commit each is opened with the one before it already unpacked.
     """

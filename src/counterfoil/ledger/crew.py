@@ -16,12 +16,12 @@ from multiprocessing import get_context
 from typing import Final
 
 import apsw
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Struct
 
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
 from counterfoil.ledger.bodies import Commitments
+from counterfoil.ledger.handover import PublicKeys
 from counterfoil.ledger.inspection import Inspector, Problem
 from counterfoil.ledger.packing import Unpacker
 from counterfoil.ledger.sql import QUERIES
@@ -44,12 +44,12 @@ class Inspected(Struct, frozen=True):
 class Crew:
     """So many processes as are worth their while for ``records`` records, each with a part of them under way."""
 
-    def __init__(self, folder: DataFolder, public: bytes, now_ms: int, records: int, workers: int) -> None:
-        """``public`` is the signing key's public half, ``workers`` how many processes at most."""
+    def __init__(self, folder: DataFolder, now_ms: int, records: int, workers: int) -> None:
+        """``workers`` is how many processes at most."""
         parts = list(_parts(records, min(workers, records // PART_RECORDS_MIN)))
         self._pool = ProcessPoolExecutor(len(parts), get_context("spawn"))  # a connection does not survive a fork
         self._parts: list[Future[Inspected]] = [
-            self._pool.submit(_inspected, folder, public, now_ms, first, last) for first, last in parts
+            self._pool.submit(_inspected, folder, now_ms, first, last) for first, last in parts
         ]
 
     def results(self) -> Iterable[Inspected]:
@@ -67,11 +67,11 @@ def _parts(records: int, count: int) -> Iterable[tuple[int, int]]:
     return itertools.pairwise(edges)
 
 
-def _inspected(folder: DataFolder, public: bytes, now_ms: int, first: int, last: int) -> Inspected:
+def _inspected(folder: DataFolder, now_ms: int, first: int, last: int) -> Inspected:
     gc.disable()  # inspecting makes no cycles, and this process ends with it
     connection = database.open_reader(folder.ledger_db)
-    commitments = Commitments(connection, folder.secret("kek"))
-    inspector = Inspector(folder.books, Ed25519PublicKey.from_public_bytes(public), now_ms, commitments)
+    commitments = Commitments(connection, folder.sealing())
+    inspector = Inspector(folder.books, PublicKeys.of(folder), now_ms, commitments)
     unpack = Unpacker().unpack
     try:
         for row in connection.execute(QUERIES["deep_records"], (first, last)):

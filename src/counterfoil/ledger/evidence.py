@@ -15,9 +15,10 @@ from msgspec import Struct
 from counterfoil.errors import CallerFault, GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
-from counterfoil.ledger.proof import Uncovered, prove
+from counterfoil.ledger.handover import PublicKeys
+from counterfoil.ledger.proof import Uncovered, prove, signer_of
 from counterfoil.ledger.query import LedgerReader, StoredRecord
-from counterfoil.ledger.signing import Signer, Statement
+from counterfoil.ledger.signing import Statement
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.witness import Witnessed
 
@@ -50,7 +51,7 @@ class Evidence:
 
     def checkpoints(self, after: int | None = None, before: int | None = None, limit: int = 50) -> list[Shown]:
         """Checkpoints behind number ``after``, ascending; without it the newest (before ``before``), descending."""
-        public_key = Signer(self._folder.secret("signing"), lambda: 0).public_key.hex()
+        keys = PublicKeys.of(self._folder)
         try:
             LedgerReader.prepare(self._folder)
             connection = database.open_reader(self._folder.ledger_db)
@@ -61,16 +62,15 @@ class Evidence:
                     rows = list(connection.execute(QUERIES["checkpoints_before"], (before, limit)))
             finally:
                 connection.close()
-            return [
-                Shown(
-                    number,
-                    Witnessed(statement.decode(), signature.hex(), public_key),
-                    msgspec.json.decode(statement, type=Statement),
-                )
-                for number, statement, signature in rows
-            ]
+            return [_shown(keys, *row) for row in rows]
         except (apsw.Error, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise _unreadable() from error
+
+
+def _shown(keys: PublicKeys, number: int, statement: bytes, signature: bytes) -> Shown:
+    said = msgspec.json.decode(statement, type=Statement)
+    public_key = signer_of(keys, said.writer, said.last_sequence, statement, signature)
+    return Shown(number, Witnessed(statement.decode(), signature.hex(), public_key), said)
 
 
 def _unreadable() -> GatewayFault:

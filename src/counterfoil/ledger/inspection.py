@@ -15,15 +15,15 @@ from typing import Any, Final
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import UNSET, Raw, Struct
 
 from counterfoil.capture.seal import key_id_of
 from counterfoil.errors import ConfigError
 from counterfoil.ledger import books
 from counterfoil.ledger.bodies import Commitments
+from counterfoil.ledger.handover import PublicKeys
 from counterfoil.ledger.rows import GENERATION_COLUMNS, MS_PER_DAY, columns_of
-from counterfoil.ledger.signing import erasure_message, writer_name
+from counterfoil.ledger.signing import writer_name
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.reprice import charge_of, differences, fee_holds, moment, reprice
 from counterfoil.record import codec, ids
@@ -58,13 +58,13 @@ class Problem(Struct, frozen=True):
 
 
 class Inspector:
-    """Inspects records of one ledger. ``public`` is the folder's signing key, ``stored`` its folder of books.
+    """Inspects records of one ledger. ``public`` are the folder's signing keys, ``stored`` its folder of books.
 
     ``problems`` are what it found, the first :data:`PROBLEMS_MAX` of them; ``bodies`` counts the bodies it met, and
     ``keys`` has the team and the number of every data key that seals one.
     """
 
-    def __init__(self, stored: Path, public: Ed25519PublicKey, now_ms: int, commitments: Commitments) -> None:
+    def __init__(self, stored: Path, public: PublicKeys, now_ms: int, commitments: Commitments) -> None:
         self._stored = stored
         self._commitments = commitments
         self._public = public
@@ -168,7 +168,7 @@ class Inspector:
         identity, created_at_ms = columns[0], columns[1]
         if erasure is not None:
             try:
-                self._public.verify(erasure[2], erasure_message(identity, erasure[0], erasure[1]))
+                self._public.erasure(identity, *erasure)
             except InvalidSignature:
                 return "its erasure is not signed by this folder"
             return "it was erased and has bodies" if sealed is not None else None

@@ -91,7 +91,7 @@ class Ledger:
         """
         path = folder.ledger_db
         _refuse_a_lost_ledger(folder)
-        secret, seed = folder.secret("kek"), folder.secret("signing")
+        secret, seed = folder.sealing(), folder.secret("signing")
         log = IntentLog.claim_lowest(folder.journal)
         tally = Tally.of(folder.journal, log.number)
 

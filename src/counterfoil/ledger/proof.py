@@ -3,7 +3,8 @@
 The proof walks from the record to a signature without showing another record: the record's canonical bytes and the
 digest before it give its digest; that digest with its group's others gives the group's hash; the group hashes give
 the root that the checkpoint's statement holds; the statement is signed. ``docs/guarantees.md`` has the steps, and a
-script of a few lines that shares no code with this one.
+script of a few lines that shares no code with this one. Where the signing key was exchanged since, ``handovers`` lead
+from the key that signed to the one of now.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from cryptography.exceptions import InvalidSignature
 
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
+from counterfoil.ledger.handover import PublicKeys, read, since
 from counterfoil.ledger.query import StoredRecord
-from counterfoil.ledger.signing import GROUP, Signer, Statement, groups
+from counterfoil.ledger.signing import GROUP, Statement, groups
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.record import codec
 
@@ -46,6 +49,8 @@ def prove(folder: DataFolder, stored: StoredRecord) -> dict[str, Any]:
         )
     finally:
         connection.close()
+    keys, handovers = PublicKeys.of(folder), read(folder)
+    public_key = signer_of(keys, stored.chain.writer, last, statement, signature)
     digests = dict(stretch)
     digests[0] = codec.GENESIS
     stretch_digests = [digests[number] for number in range(first, last + 1)]
@@ -63,6 +68,15 @@ def prove(folder: DataFolder, stored: StoredRecord) -> dict[str, Any]:
         "groups": [digest.hex() for digest in groups(stretch_digests)],
         "statement": statement.decode(),
         "signature": signature.hex(),
-        "public_key": Signer(folder.secret("signing"), lambda: 0).public_key.hex(),
+        "public_key": public_key,
         "signed": msgspec.to_builtins(msgspec.json.decode(statement, type=Statement)),
+        **({"handovers": msgspec.to_builtins(since(handovers, public_key))} if public_key != keys.now else {}),
     }
+
+
+def signer_of(keys: PublicKeys, writer: str, last_sequence: int, statement: bytes, signature: bytes) -> str:
+    """The key that signed the checkpoint; the one of now when none did, for whoever checks to find out."""
+    try:
+        return keys.checkpoint(writer, last_sequence, statement, signature)
+    except InvalidSignature:
+        return keys.now

@@ -126,6 +126,12 @@ SELECT
 -- name: newest_data_key
 SELECT key_id, wrapped FROM data_keys WHERE team_id = ? ORDER BY key_id DESC LIMIT 1
 
+-- name: wrapped_keys
+SELECT key_id, team_id, wrapped FROM data_keys ORDER BY key_id
+
+-- name: rewrap_key
+UPDATE data_keys SET wrapped = ?1 WHERE key_id = ?2
+
 -- name: data_key
 SELECT key_id, wrapped FROM data_keys WHERE key_id = ?
 
@@ -145,6 +151,9 @@ SELECT statement FROM checkpoints ORDER BY number DESC LIMIT 1
 
 -- name: newest_checkpoint_of
 SELECT statement, signature FROM checkpoints WHERE writer = ? ORDER BY last_sequence DESC, number DESC LIMIT 1
+
+-- name: checkpoint_writers
+SELECT DISTINCT writer FROM checkpoints
 
 -- name: last_checkpoint
 -- The newest checkpoint of one writer.

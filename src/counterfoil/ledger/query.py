@@ -351,7 +351,7 @@ class LedgerReader:
     def _opener(self) -> Opener:
         opener: Opener | None = getattr(self._local, "opener", None)
         if opener is None:
-            ring = KeyRing(self._folder.secret("kek"), StoredKeys(self._connection()), os.urandom)
+            ring = KeyRing(self._folder.sealing(), StoredKeys(self._connection()), os.urandom)
             opener = self._local.opener = Opener(ring)
         return opener
 

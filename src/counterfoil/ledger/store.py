@@ -153,6 +153,10 @@ class Store:
         self.unsigned = []
         return checkpoint
 
+    def close(self) -> None:
+        """Close the connection, for whoever made this store alone."""
+        self._connection.close()
+
     def _insert(self, statements: tuple[str, ...], values: list[Any], rows: int) -> None:
         """Insert ``rows`` rows, whose values stand one after the other, in that order."""
         if rows <= _STATEMENT_ROWS:

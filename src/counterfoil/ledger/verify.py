@@ -4,8 +4,8 @@ The chain, at more than 100,000 records a second and core:
 
 - *sequence*: each writer's records count 1, 2, 3 … in the order of commit, without a gap or a repeat;
 - *digest*: SHA-256 over the digest before it and the record's canonical bytes, so any edit, swap or insertion shows;
-- *checkpoints*: signed by this folder's key, without gaps, and in agreement with the chain. A checkpoint beyond the
-  end of the chain (here, or in the second place) is a ledger that was cut or rolled back.
+- *checkpoints*: signed by this folder's key, or one that handed over to it, without gaps, in agreement with the chain.
+  A checkpoint beyond the end of the chain (here, or in the second place) is a ledger that was cut or rolled back.
 
 And, unless only the chain is asked for:
 
@@ -31,7 +31,6 @@ from typing import Final
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Struct
 
 from counterfoil.capture.seal import BodyUnreadable, KeyRing
@@ -40,9 +39,10 @@ from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
 from counterfoil.ledger.bodies import Commitments
 from counterfoil.ledger.crew import DAMAGE, PART_RECORDS_MIN, Crew
+from counterfoil.ledger.handover import PublicKeys
 from counterfoil.ledger.inspection import PROBLEMS_MAX, Inspector, Problem
 from counterfoil.ledger.packing import Unpacker
-from counterfoil.ledger.signing import Signer, Statement, checkpoint_message, root, writer_name
+from counterfoil.ledger.signing import Statement, root, writer_name
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
 from counterfoil.ledger.witness import Witnessed
@@ -102,10 +102,9 @@ class Verifier:
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._connection = database.open_reader(folder.ledger_db)
-        public = Signer(folder.secret("signing"), lambda: 0).public_key
-        self._public = Ed25519PublicKey.from_public_bytes(public)
-        self._ring = KeyRing(folder.secret("kek"), StoredKeys(self._connection), bytes)
-        commitments = Commitments(self._connection, folder.secret("kek"))
+        self._public = PublicKeys.of(folder)
+        self._ring = KeyRing(folder.sealing(), StoredKeys(self._connection), bytes)
+        commitments = Commitments(self._connection, folder.sealing())
         self._unpack = Unpacker().unpack
         self._inspector = Inspector(
             folder.books, self._public, now_ms, commitments
@@ -114,7 +113,7 @@ class Verifier:
         self._crew: Crew | None = None
         last_seq: int = self._connection.execute(QUERIES["last_seq"]).get
         if deep and min(workers, last_seq // PART_RECORDS_MIN) > 1:
-            self._crew = Crew(folder, public, now_ms, last_seq, workers)
+            self._crew = Crew(folder, now_ms, last_seq, workers)
         self._witness = witness
         self._progress = progress
         self._problems: list[Problem] = []
@@ -125,7 +124,13 @@ class Verifier:
 
     def run(self) -> Report:
         """Walk the whole ledger in one snapshot; give what was found."""
-        chain = (self._read_checkpoints, self._walk, self._check_statements, self._check_witness)
+        chain = (
+            self._read_checkpoints,
+            self._walk,
+            self._check_statements,
+            self._check_handovers,
+            self._check_witness,
+        )
         deep = (self._check_tables, self._join_crew, self._check_keys)
         try:
             self._connection.execute("BEGIN")
@@ -206,7 +211,7 @@ class Verifier:
 
     def _signed(self, writer: int, last: int, data: bytes, signature: bytes) -> Statement | None:
         try:
-            self._public.verify(signature, checkpoint_message(data))
+            self._public.checkpoint(writer_name(writer), last, data, signature)
             return _decode_statement(data)
         except InvalidSignature:
             self._add("checkpoint", writer, last, "", "its signature is not this folder's")
@@ -222,6 +227,21 @@ class Verifier:
                     self._add("checkpoint", writer, statement.last_sequence, "", "one before it is missing")
                 expected = statement.last_sequence + 1
                 self._check_end(writer, statement, "")
+
+    def _check_handovers(self) -> None:
+        """Where each signing key handed over, the chains are as both keys signed: what came before is pinned."""
+        if self._public.problem is not None:
+            self._add("handover", None, 0, "", self._public.problem)
+        for said in self._public.handed_over:
+            for name, end in said.chains.items():
+                writer = int(name[1:])
+                digests = {
+                    each.digest for each in self._statements.get(writer, ()) if each.last_sequence == end.last_sequence
+                }
+                if end.last_sequence and digests != {end.digest}:
+                    self._add(
+                        "handover", writer, end.last_sequence, "", "the chain is not the one that was handed over"
+                    )
 
     def _check_end(self, writer: int, statement: Statement, where: str) -> None:
         """The chain must reach what was signed."""

@@ -7,7 +7,8 @@ two digests only when their randomised hashes agree. Only good keys are cached, 
 Everything cached is dropped when the epoch changes (see ``epoch``).
 
 On the other way, each key costs one HMAC and one query, whether its kid exists or not; digests are compared in constant
-time, and a wrong secret looks exactly like an unknown kid.
+time, and a wrong secret looks exactly like an unknown kid. A key whose digest was made with a pepper of before gets one
+under the newest (``renewal``), so each key moves on with its first use after an exchange.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from counterfoil.tenancy.epoch import UNSETTLED
 from counterfoil.tenancy.keys import KeyKind, KeyReason, parse
 from counterfoil.tenancy.names import ALL_TEAMS
 from counterfoil.tenancy.principal import KeyRefused, Principal, ScopeMissing
+from counterfoil.tenancy.renewal import Renewal
 from counterfoil.tenancy.scopes import TEAM_MEMBER
 from counterfoil.tenancy.store import Row, Store
 from counterfoil.tenancy.vault import Sealed, Vault, Wallet
@@ -49,6 +51,7 @@ class Directory:
         """Open the tenancy of ``folder``. Raises :class:`~counterfoil.errors.ConfigError` when that fails."""
         self._store = Store(folder)
         self._vault = Vault(folder)
+        self._renewal = Renewal(folder.control_db)
         self._now_ms = now_ms
         self._epoch = self._store.epoch.view
         self._seen_epoch = -1
@@ -106,6 +109,7 @@ class Directory:
 
     def close(self) -> None:
         """Close the database. Principals given out stay usable."""
+        self._renewal.close()
         with self._store.lock:
             self._seen_epoch = -1
             self._principals.clear()
@@ -142,12 +146,13 @@ class Directory:
         return not epoch & UNSETTLED
 
     def _match(self, key_text: str, kid: str) -> Row | None:
-        digest = self._vault.digest(key_text)
         found: Row | None = None
         rows = self._store.rows(queries.HOLDER, (kid,))
         for row in rows or [(_NO_DIGEST,)]:
-            if hmac.compare_digest(row[0], digest):
+            if hmac.compare_digest(row[0], self._vault.digest(key_text, row[0])):
                 found = row
+        if found is not None and self._vault.is_old(found[0]):
+            self._renewal.renew(kid, found[0], self._vault.digest(key_text))
         return found
 
     def _principal(self, key_id: str, row: Row) -> Principal:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, cast
 
+import apsw
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -24,6 +25,14 @@ from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 
 NONCE_BYTES: Final = 12
+DIGEST_BYTES: Final = 32
+NUMBER_BYTES: Final = 2
+_SEAL_PURPOSE: Final = b"counterfoil provider key seal v1"
+_SEALED: Final = "SELECT team_id, provider, sealed, base_url FROM provider_keys"
+_RESEAL: Final = "UPDATE provider_keys SET sealed = ? WHERE team_id = ? AND provider = ?"
+_DIGESTS: Final = """
+SELECT s.key_id, s.digest FROM key_secrets AS s JOIN keys AS k USING (key_id) WHERE k.revoked_ms IS NULL
+"""
 
 
 class ProviderKey(Struct, frozen=True, eq=False):
@@ -48,12 +57,27 @@ class Vault:
     """Digests API keys and seals provider keys under one data folder's secrets."""
 
     def __init__(self, folder: DataFolder) -> None:
-        self._pepper = _derived(folder.secret("pepper"), b"counterfoil api key digest v1")
-        self._cipher = AESGCM(_derived(folder.secret("kek"), b"counterfoil provider key seal v1"))
+        self._peppers = {
+            number: _derived(pepper, b"counterfoil api key digest v1") for number, pepper in folder.peppers().items()
+        }
+        self._newest = max(self._peppers)
+        self._cipher = AESGCM(_derived(folder.secret("kek"), _SEAL_PURPOSE))
 
-    def digest(self, key_text: str) -> bytes:
-        """What is stored of an API key: HMAC-SHA256 of its whole text under the pepper."""
-        return hmac.digest(self._pepper, key_text.encode(), hashlib.sha256)
+    def digest(self, key_text: str, like: bytes | None = None) -> bytes:
+        """What is stored of an API key: HMAC-SHA256 of its whole text under the pepper, and which pepper that was.
+
+        With ``like``, a stored digest, under the pepper of that one (the newest, if that one is gone).
+        """
+        number = self._newest if like is None else number_of(like)
+        pepper = self._peppers.get(number)
+        if pepper is None:
+            number, pepper = self._newest, self._peppers[self._newest]
+        digest = hmac.digest(pepper, key_text.encode(), hashlib.sha256)
+        return digest if number == 1 else number.to_bytes(NUMBER_BYTES, "big") + digest
+
+    def is_old(self, digest: bytes) -> bool:
+        """Whether a stored digest was made with a pepper of before."""
+        return number_of(digest) != self._newest
 
     def seal(self, team_id: str, provider: str, key: ProviderKey, entropy: Callable[[int], bytes]) -> bytes:
         """``key`` sealed for ``team_id`` and ``provider``: nonce and ciphertext."""
@@ -69,6 +93,44 @@ class Vault:
             message = f"The team's own key for {provider} cannot be opened. Set it again."
             raise GatewayFault("internal", message) from error
         return ProviderKey(secret.decode(), stored.base_url)
+
+
+def number_of(digest: bytes) -> int:
+    """The number of the pepper that a stored digest was made with. The first one's have no number."""
+    return 1 if len(digest) == DIGEST_BYTES else int.from_bytes(digest[:NUMBER_BYTES], "big")
+
+
+def hanging(folder: DataFolder) -> dict[int, list[str]]:
+    """The keys, by their public ids, that hang on each pepper by its number; those that can be used no more do not."""
+    found: dict[int, list[str]] = {}
+    if not folder.control_db.exists():
+        return found
+    connection = apsw.Connection(str(folder.control_db), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        for key_id, digest in connection.execute(_DIGESTS):
+            found.setdefault(number_of(digest), []).append(key_id)
+    finally:
+        connection.close()
+    return found
+
+
+def exchange(folder: DataFolder, reseal: Callable[[bytes, bytes, bytes], bytes | None]) -> None:
+    """Seal every team's provider keys anew, all or none. Raises :class:`apsw.Error`.
+
+    ``reseal(purpose, bound_to, sealed)`` gives what takes the place of a blob, None where it stays.
+    """
+    if not folder.control_db.exists():
+        return
+    connection = apsw.Connection(str(folder.control_db))
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        with connection:
+            for team_id, provider, sealed, base_url in list(connection.execute(_SEALED)):
+                fresh = reseal(_SEAL_PURPOSE, _bound_to(team_id, provider, base_url), sealed)
+                if fresh is not None:
+                    connection.execute(_RESEAL, (fresh, team_id, provider))
+    finally:
+        connection.close()
 
 
 class Wallet:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
@@ -309,6 +309,23 @@ class RunStore:
             secret=told.secret,
             asked=told.asked,
         )
+
+
+def exchange(folder: DataFolder, reseal: Callable[[bytes, bytes, bytes], bytes | None]) -> None:
+    """Seal what was asked of every run anew, all or none; as :func:`counterfoil.tenancy.vault.exchange`."""
+    path = folder.replays / DATABASE
+    if not path.exists():
+        return
+    connection = apsw.Connection(str(path))
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        with connection:
+            for run_id, team_id, sealed in list(connection.execute("SELECT run_id, team_id, sealed FROM runs")):
+                fresh = reseal(_PURPOSE, _bound_to(run_id, team_id), sealed)
+                if fresh is not None:
+                    connection.execute("UPDATE runs SET sealed = ? WHERE run_id = ?", (fresh, run_id))
+    finally:
+        connection.close()
 
 
 def stop_copied(database: Path) -> None:
