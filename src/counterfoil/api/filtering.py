@@ -51,8 +51,8 @@ def filters(
     judge_of: Annotated[Text, Query(description="The calls of judges of this record's answer.")] = None,
     reruns: Annotated[bool | None, Query(description="Only reruns, or all but them.")] = None,
     judges: Annotated[bool | None, Query(description="Only the calls of judges, or all but them.")] = None,
-    min_cost_nanos: Annotated[Nanos, Query(description="The known cost is at least this.")] = None,
-    max_cost_nanos: Annotated[Nanos, Query(description="The known cost is at most this.")] = None,
+    min_cost_nanos: Annotated[Nanos, Query(description="The cost, as far as it is known, is at least this.")] = None,
+    max_cost_nanos: Annotated[Nanos, Query(description="The whole cost is known and at most this.")] = None,
 ) -> Filter:
     """Everything that is given must hold. Raises :class:`CallerFault` for a time that is none."""
     if since and from_:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from counterfoil.cli import evidence, output, records
+from counterfoil.cli.prices import book_named
 from counterfoil.cli.records import ALL, Selection
 from counterfoil.cli.where import LOCAL, AsJson, Source
 from counterfoil.errors import ConfigError, GatewayFault
@@ -120,18 +121,29 @@ def _told(found: dict[str, Any]) -> list[str]:
 @app.command(name="reprice")
 def reprice_(
     *,
-    book: Annotated[str | None, Parameter(help="A stored book's hash; the newest catalogue by default.")] = None,
+    book: Annotated[
+        str | None,
+        Parameter(help="A stored book by the beginning of its hash, or `bundled`; the newest catalogue by default."),
+    ] = None,
     prices_file: Annotated[Path | None, Parameter(help="Lay this price file over the newest catalogue.")] = None,
+    where: Annotated[
+        tuple[str, ...],
+        Parameter(help="Only what this holds for, `model=openai/gpt-4o`: any option below, by its name.", negative=()),
+    ] = (),
     selection: Selection = ALL,
     as_json: AsJson = False,
     source: Source = LOCAL,
 ) -> None:
     """Show what the calls would have cost under another book. Nothing is changed."""
     tame_collector()
+    selection = records.where(selection, where)
     remote = source.remote()
     if remote is None:
         folder = DataFolder.existing(source.root)
-        other = books.load(folder.books, book) if book else _other_book(prices_file, lambda: _newest_stored(folder))
+        if book is not None:
+            other = book_named(book, source)
+        else:
+            other = _other_book(prices_file, lambda: _newest_stored(folder))
         reader = LedgerReader(folder)
         try:
             wanted = selection.filter()
@@ -139,9 +151,10 @@ def reprice_(
         finally:
             reader.close()
     else:
-        if book:
-            raise ConfigError("Stored books are read from the data folder: use --data, or --prices-file.")
-        other = _other_book(prices_file, lambda: PriceBook(remote.read("/v1/pricing/book")))
+        if book is not None:
+            other = book_named(book, source)
+        else:
+            other = _other_book(prices_file, lambda: PriceBook(remote.read("/v1/pricing/book")))
         with records.opened(source) as ledger:
             total = ledger.summary(selection)["records"]
             comparison = _compared(records.every(ledger, selection), total, other)

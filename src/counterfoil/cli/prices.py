@@ -58,7 +58,7 @@ def show(
     source: Source = LOCAL,
 ) -> None:
     """Show a book: its sources, a provider's models, or the rates of one model and the rule behind each."""
-    book = _book(chosen.book, source)
+    book = book_named(chosen.book, source)
     at_ms = _at(at)
     if model is None:
         _show_book(book, as_json=as_json)
@@ -102,7 +102,7 @@ def diff(
     source: Source = LOCAL,
 ) -> None:
     """Show what differs between two books: models added, removed, and repriced, rate by rate."""
-    before, after = _book(old, source), _book(new, source)
+    before, after = book_named(old, source), book_named(new, source)
     found = list(listing.changes(before, after, _at(at)))
     if as_json:
         output.json({"old": before.digest, "new": after.digest, "changes": found})
@@ -176,7 +176,7 @@ def history(
         return
     provider, _, name = model.partition("/")
     rows: list[dict[str, Any]] = []
-    for row in listing.history(_book(chosen.book, source), provider, name):
+    for row in listing.history(book_named(chosen.book, source), provider, name):
         rates: dict[str, Any] = row["rates"]
         said = "  ".join(
             f"{meter} {listing.price_text(meter, rate['price'], rate.get('size', 1_000_000))}"
@@ -209,8 +209,11 @@ class _Text:
         return self._text
 
 
-def _book(name: str | None, source: Source) -> PriceBook:
-    """The book a name stands for. Raises :class:`ConfigError` when there is none, or more than one."""
+def book_named(name: str | None, source: Source) -> PriceBook:
+    """The book a name stands for: the beginning of a stored one's hash, ``bundled``, or a price file; none: the newest.
+
+    Raises :class:`ConfigError` when there is none, or more than one.
+    """
     if name == "bundled":
         return PriceBook.build(books.bundled_catalog())
     if name is not None and Path(name).is_file():

@@ -6,7 +6,8 @@ operator, who sees every team and every body.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import dataclasses
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -68,10 +69,10 @@ class Selection:
         bool | None, Parameter(name="--judges", negative="--no-judges", help="Only judges' calls, or all but them.")
     ] = None
     min_cost_nanos: Annotated[
-        int | None, Parameter(validator=_NANOS, help="Only with a known cost of at least this.")
+        int | None, Parameter(validator=_NANOS, help="Only where what is known of the cost is at least this.")
     ] = None
     max_cost_nanos: Annotated[
-        int | None, Parameter(validator=_NANOS, help="Only with a known cost of at most this.")
+        int | None, Parameter(validator=_NANOS, help="Only where the whole cost is known and at most this.")
     ] = None
 
     def filter(self) -> Filter:
@@ -89,6 +90,28 @@ class Selection:
 
 
 ALL: Final = Selection()
+_KINDS: Final[dict[str, type]] = {"status": int, "min_cost_nanos": int, "max_cost_nanos": int}
+_FLAGS: Final = frozenset({"failed", "stream", "byok", "reruns", "judges"})
+_WORDS: Final = {"true": True, "false": False}
+
+
+def where(selection: Selection, conditions: Sequence[str]) -> Selection:
+    """``selection`` narrowed by conditions such as ``model=openai/gpt-4o``, by the options' names.
+
+    Raises :class:`ConfigError` for one that names no option, or a value that it cannot have.
+    """
+    given: dict[str, Any] = {}
+    for condition in conditions:
+        name, equals, value = condition.partition("=")
+        field = name.strip().replace("-", "_")
+        field = {"from": "from_", "key": "by_key"}.get(field, field)
+        if not equals or field not in Selection.__slots__:
+            raise ConfigError(f"{condition!r} names no condition. Write, for example, --where model=openai/gpt-4o.")
+        try:
+            given[field] = _WORDS[value] if field in _FLAGS else _KINDS.get(field, str)(value)
+        except (ValueError, KeyError) as error:
+            raise ConfigError(f"{value!r} is no value for {name}.") from error
+    return dataclasses.replace(selection, **given)
 
 
 @dataclass(frozen=True, slots=True)

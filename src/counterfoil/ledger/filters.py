@@ -208,6 +208,8 @@ def _conditions(wanted: Filter) -> tuple[list[str], dict[str, Any]]:
             values[name] = value
             if name in _KINDS:
                 values["value_key"] = value_key(value)
+    if wanted.max_cost_nanos is not None:
+        conditions.append("g.cost_state NOT IN ('unknown', 'partial')")  # what is known of those is the least they cost
     if wanted.success is not None:
         conditions.append("g.error_code IS NULL" if wanted.success else "g.error_code IS NOT NULL")
     if wanted.rerun is not None:

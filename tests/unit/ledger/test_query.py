@@ -103,7 +103,7 @@ FILTERS = {
     "since": (Filter(since_ms=START_MS + 200_000), lambda n: n >= 200),
     "until": (Filter(until_ms=START_MS + 30_000, team_id="team-0"), lambda n: n < 30 and n % 3 == 0),
     "between": (Filter(since_ms=START_MS + 50_000, until_ms=START_MS + 60_000), lambda n: 50 <= n < 60),
-    "cost": (Filter(min_cost_nanos=500, max_cost_nanos=600), lambda n: 50 <= n <= 60),
+    "cost": (Filter(min_cost_nanos=500, max_cost_nanos=600), lambda n: 50 <= n <= 60 and n % 9),
     "many": (
         Filter(team_id="team-1", stream=True, success=True, since_ms=START_MS + 40_000, session_id=None),
         lambda n: n % 3 == 1 and n % 2 == 0 and n % 10 and n >= 40,
