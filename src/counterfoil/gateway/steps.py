@@ -59,23 +59,32 @@ def follow(story: Coroutine[Any, None, None], over: asyncio.Future[None] | None 
 
     An exception that the story lets out goes to the log.
     """
-    send = story.send
+    _Walk(story.send, over).step(None)
 
-    def step(_: object) -> None:
-        ended = True
+
+class _Walk:
+    """A story under way. Whatever it waits for holds it, and nothing else does: it leaves no circle to collect."""
+
+    __slots__ = ("_over", "_send")
+
+    def __init__(self, send: Callable[[None], Any], over: asyncio.Future[None] | None) -> None:
+        self._send = send
+        self._over = over
+
+    def step(self, _: object) -> None:
+        """Go on until the story waits again, or ends."""
         try:
-            awaited = send(None)
+            awaited = self._send(None)
         except StopIteration:
             pass
         except Exception:
             _logger.exception("story_broke")
         else:
-            ended = False
             if type(awaited) is Signal:
-                awaited.waiter = step
+                awaited.waiter = self.step
             else:
-                awaited.add_done_callback(step)
-        if ended and over is not None and not over.done():
+                awaited.add_done_callback(self.step)
+            return
+        over = self._over
+        if over is not None and not over.done():
             over.set_result(None)
-
-    step(None)
