@@ -215,8 +215,9 @@ def _stalls(document: dict[str, Any]) -> list[str]:
     head = list(rows[0])
     note = (
         "Unary calls at 1,000/s and 50 streams, beside what the ledger does to look after itself. `calm`: the log is "
-        "never copied back and nothing signed. `log copied back`: after each megabyte instead of eight. `checkpoints "
-        "signed`: four a second instead of one a minute. `export`: a client reads every record again and again.\n"
+        "copied back between rounds only, and nothing signed. `log copied back`: after each megabyte instead of eight. "
+        "`checkpoints signed`: four a second instead of one a minute. `export`: a client reads every record over and "
+        "over.\n"
     )
     cells = [[str(row[head[0]]), *(_cell(row[name]) for name in head[1:])] for row in rows]
     lines = ["## While the ledger looks after itself\n", _source(document), *_trial(series), note]
