@@ -199,10 +199,11 @@ def measure(turns: int = TURNS) -> list[Json]:
     """A row for each protocol, whole and streamed."""
     if Counterfoil().missing():
         return []
-    return [_converse(kind(stream=stream), turns) for kind in (Chat, Messages) for stream in (False, True)]
+    return [converse(kind(stream=stream), turns) for kind in (Chat, Messages) for stream in (False, True)]
 
 
-def _converse(agent: Chat | Messages, turns: int) -> Json:
+def converse(agent: Chat | Messages, turns: int) -> Json:
+    """One conversation, held through a gateway of its own."""
     requests: list[bytes] = []
     with _upstream(agent) as port, running(Talking(), port) as target:
         for _ in range(turns):

@@ -47,6 +47,9 @@ DEPTH_MAX: Final = 128
 WORK_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes that must be unpacked to read one body: about 40 ms."""
 
+LEANING_MAX: Final = 500
+"""Bodies that are packed against one: when it goes, each of them is packed anew."""
+
 SHARED_PART: Final = 4
 """A base must have every fourth byte of a request, at its two ends; else a body is as small without."""
 
@@ -62,7 +65,7 @@ BucketKey = tuple[str, str, bytes]
 class Kept:
     """A body that later ones may be packed against; ``request_at`` is where the request begins in ``plain``."""
 
-    __slots__ = ("bucket", "depth", "plain", "request_at", "request_bytes", "seq", "work")
+    __slots__ = ("bucket", "depth", "leaning", "plain", "request_at", "request_bytes", "seq", "work")
 
     def __init__(self, bucket: BucketKey, plain: bytes, request_at: int, request_bytes: int) -> None:
         self.bucket = bucket
@@ -70,6 +73,7 @@ class Kept:
         self.request_at = request_at
         self.request_bytes = request_bytes
         self.seq = 0  # its place in the ledger
+        self.leaning = 0  # how many are packed against it
         self.depth = 0  # how many others must be read first
         self.work = len(plain)  # bytes that must be unpacked to have it
 
@@ -188,7 +192,8 @@ class Shared(Struct):
         kept, base = self.kept, self.base
         kept.seq = seq
         if base is not None:
-            if whole or base.contained:
+            base.kept.leaning += 1
+            if whole or base.contained or base.kept.leaning >= LEANING_MAX:
                 self.shelf.drop(base.kept)
             else:
                 self.shelf.touch(base.kept)

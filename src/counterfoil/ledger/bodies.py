@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import apsw
 
@@ -70,21 +70,47 @@ class Commitments:
         return plain
 
 
-def part(connection: apsw.Connection, opener: Opener, sealer: Sealer, going: Collection[int]) -> None:
-    """Give the bodies that need one of ``going``, and do not go themselves, a blob that needs no other.
+class Parting:
+    """Gives bodies that need others a blob that needs none, before the others go.
 
     Their records commit to what they hold, not to the blob, so they verify as before. One that cannot be opened stays
-    as it is. For a transaction that deletes ``going`` afterwards.
+    as it is. :meth:`ahead` does nearly all of it in transactions of one body each, so that no commit waits for long;
+    :meth:`rest` does what came meanwhile, in the transaction that deletes.
     """
-    for base in going:
-        for seq, identity, team_id in list(connection.execute(QUERIES["packed_against"], (base,))):
-            if seq not in going:
-                try:
-                    sealed = sealer.seal(team_id, identity, chained(connection, opener, team_id, seq))
-                except BodyUnreadable:
-                    continue
-                connection.execute(QUERIES["replace_body"], (sealed, seq))
-                connection.execute(QUERIES["delete_shared"], (seq,))
+
+    def __init__(self, connection: apsw.Connection, opener: Opener, sealer: Sealer) -> None:
+        self._connection = connection
+        self._opener = opener
+        self._sealer = sealer
+
+    def ahead(self, going: Collection[int]) -> None:
+        """Part from ``going`` what does not go itself. Outside any transaction."""
+        execute = self._connection.execute
+        for base, seq, sealed in self._parted(going):
+            execute("BEGIN IMMEDIATE")
+            if execute(QUERIES["shared_base"], (seq,)).get == base:
+                self._replace(seq, sealed)
+            execute("COMMIT")
+
+    def rest(self, going: Collection[int]) -> None:
+        """Part what is left. In the transaction that deletes ``going``."""
+        for _, seq, sealed in self._parted(going):
+            self._replace(seq, sealed)
+
+    def _parted(self, going: Collection[int]) -> Iterator[tuple[int, int, bytes]]:
+        """What it needs, place and new blob of each body that needs one of ``going`` and stays."""
+        for base in going:
+            for seq, identity, team_id in list(self._connection.execute(QUERIES["packed_against"], (base,))):
+                if seq not in going:
+                    try:
+                        plain = chained(self._connection, self._opener, team_id, seq)
+                        yield base, seq, self._sealer.seal(team_id, identity, plain)
+                    except BodyUnreadable:
+                        continue
+
+    def _replace(self, seq: int, sealed: bytes) -> None:
+        self._connection.execute(QUERIES["replace_body"], (sealed, seq))
+        self._connection.execute(QUERIES["delete_shared"], (seq,))
 
 
 _PLAINS_BYTES_MAX = 64 * 1024 * 1024

@@ -234,9 +234,10 @@ UNION ALL SELECT 'writers', count(*) FROM (
     UNION ALL SELECT * FROM (SELECT writer, seq FROM writers EXCEPT SELECT writer, seq FROM ends))
 
 -- name: expired
--- Bodies whose hour has passed and whose time has come. Only hours wholly indexed are swept.
+-- Bodies whose hour has passed and whose time has come, the newest first: what was packed against another goes before it.
+-- Only hours wholly indexed are swept.
 SELECT v.hour, v.seq FROM by_expiry v JOIN generations g ON g.seq = v.seq
-WHERE v.hour <= ?1 / 3600000 AND g.expires_at_ms <= ?1 ORDER BY v.hour, v.seq LIMIT ?2
+WHERE v.hour <= ?1 / 3600000 AND g.expires_at_ms <= ?1 ORDER BY v.hour DESC, v.seq DESC LIMIT ?2
 
 -- name: delete_body
 DELETE FROM bodies WHERE seq = ?

@@ -19,7 +19,8 @@ from typing import Final
 import apsw
 
 from counterfoil.capture.seal import KeyRing, Opener, Sealer
-from counterfoil.ledger import bodies, database
+from counterfoil.ledger import database
+from counterfoil.ledger.bodies import Parting
 from counterfoil.ledger.signing import Signer
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
@@ -53,14 +54,16 @@ class Eraser:
         """Destroy the bodies of the record ``identity`` of ``team_id``. False when it has none (any more)."""
         connection = self._open()
         try:
-            connection.execute("BEGIN IMMEDIATE")
             found = connection.execute(QUERIES["find_by_id"], (identity, team_id)).get
             seq = found[0] if found is not None else None
+            parting = self._parting(connection)
+            parting.ahead(() if seq is None else {seq})
+            connection.execute("BEGIN IMMEDIATE")
             if seq is None or connection.execute(QUERIES["body_exists"], (seq,)).get is None:
                 connection.execute("ROLLBACK")
                 return False
             now = self._now_ms()
-            self._delete(connection, {seq})
+            self._delete(connection, parting, {seq})
             connection.execute(QUERIES["add_erasure"], (seq, now, reason, self._signer.erasure(identity, now, reason)))
             connection.execute("COMMIT")
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -71,12 +74,15 @@ class Eraser:
     def sweep(self) -> int:
         """Delete every expired body; give how many."""
         connection = self._open()
+        parting = self._parting(connection)
         total = 0
         try:
             while True:
-                connection.execute("BEGIN IMMEDIATE")
                 rows = list(connection.execute(QUERIES["expired"], (self._now_ms(), SWEEP_ROWS)))
-                self._delete(connection, {seq for _, seq in rows})
+                going = {seq for _, seq in rows}
+                parting.ahead(going)
+                connection.execute("BEGIN IMMEDIATE")
+                self._delete(connection, parting, going)
                 for hour, seq in rows:
                     connection.execute(QUERIES["delete_expiry"], (hour, seq))
                 connection.execute("COMMIT")
@@ -86,9 +92,12 @@ class Eraser:
         finally:
             connection.close()
 
-    def _delete(self, connection: apsw.Connection, going: set[int]) -> None:
+    def _parting(self, connection: apsw.Connection) -> Parting:
         ring = KeyRing(self._secret, StoredKeys(connection), self._entropy)
-        bodies.part(connection, Opener(ring), Sealer(ring, self._entropy), going)
+        return Parting(connection, Opener(ring), Sealer(ring, self._entropy))
+
+    def _delete(self, connection: apsw.Connection, parting: Parting, going: set[int]) -> None:
+        parting.rest(going)
         for seq in going:
             connection.execute(QUERIES["delete_body"], (seq,))
             connection.execute(QUERIES["delete_shared"], (seq,))

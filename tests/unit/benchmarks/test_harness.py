@@ -10,7 +10,7 @@ import zlib
 from xml.etree import ElementTree as ET
 
 import pytest
-from benchmarks import charts, clocks, figures, goals, lookups, memory, misses, peers
+from benchmarks import charts, clocks, conversation, figures, goals, lookups, memory, misses, peers
 from benchmarks.bodies import STAMP_MARK, chat_request, chat_response, stream_frames
 from benchmarks.compare import Series, running
 from benchmarks.load import Outcome, parse_splits
@@ -273,6 +273,14 @@ def test_every_call_is_there_when_its_last_byte_is():
     assert found["streamed"] > 0
     assert found["http_lookups"] > 0
     assert (found["misses"], found["http_misses"], found["failed"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("kind", "stream"), [(conversation.Chat, False), (conversation.Messages, True)])
+def test_a_conversation_through_the_gateway_is_not_kept_once_a_turn(kind, stream):
+    """P14 in short: what a dozen turns take is near the last transcript, and far from all transcripts."""
+    found = conversation.converse(kind(stream=stream), 12)
+    assert found["turns"] == 12
+    assert found["ratio"] < 2 < found["ratio_whole"] / 3
 
 
 def test_a_gateway_without_a_ledger_writes_nothing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -257,6 +258,24 @@ def test_many_single_calls_with_one_long_instruction(folder: DataFolder) -> None
     _fill(folder, calls)
     assert {base for _, base in _bases(folder)} == {1}
     assert _bodies(folder) == [one.capture for one in calls]
+
+
+def test_not_too_many_lean_on_one(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a body goes, those that need it are packed anew: so there are never more than a bound of them."""
+    monkeypatch.setattr(sharing, "LEANING_MAX", 7)
+    source = random.Random(3)
+    instruction = _text(source, 900)
+    calls = [
+        settlement(n, request=json.dumps({"system": instruction, "user": _text(source, 40)}).encode())
+        for n in range(1, 40)
+    ]
+    _fill(folder, calls)
+    leaning = Counter(base for _, base in _bases(folder))
+    assert max(leaning.values()) == 7
+    now_ms = START_MS + 30 * DAY_MS + 1000
+    assert _eraser(folder, now_ms).sweep() == 1
+    assert [one is None for one in _bodies(folder)] == [n == 1 for n in range(1, 40)]
+    assert verified(folder, now_ms=now_ms).problems == []
 
 
 def test_the_shelf_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
