@@ -6,9 +6,10 @@ Each part writes what it has as soon as it ends, so a run that is broken off kee
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -73,36 +74,65 @@ def run(parts: Sequence[str], only: Sequence[str], times: int, growth_tables: Se
     name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     report = Report((RESULTS if scale == 1.0 else TRIALS) / f"{name}.json")
     found: list[Series] = []
-    missed = 0
+    failed: list[str] = []
     instructions = bool(report.document["machine"]["instructions_counted"])
     with Bench(instructions=instructions, scale=scale) as bench:
-        if "compare" in parts:
-            found.append(_compare(bench, report, only, times))
-        if "audit" in parts and not Counterfoil().missing():
-            found.append(_audit(bench, report, times))
-        if "growth" in parts:
-            tables, series = growth.measure(bench, growth_tables, times)
-            report.add(growth=tables, growth_rounds=[asdict(r) for r in series.rounds])
-            found.append(series)
-        if "stalls" in parts:
-            rows, series = stalls.measure(bench, times)
-            report.add(stalls=rows, stall_rounds=[asdict(r) for r in series.rounds])
-            found.append(series)
-        if "memory" in parts:
-            grown, rounds = memory.measure(bench, memory.STEPS, memory.STEP_S * scale)
-            report.add(memory=grown)
-            found.append(Series(tuple(rounds)))
-        if "lookup" in parts:
-            looked_up = misses.measure(bench, int(misses.CALLS * scale), misses.ROUND_S * scale)
-            report.add(lookup=looked_up)
-            missed = looked_up["misses"] + looked_up["http_misses"]
-    if "ledger" in parts:
-        report.add(ledger=ledger_alone.measure(times, 2.0 * scale, int(ledger_alone.RECORDS * scale)))
-    if "conversation" in parts:
-        report.add(conversation=conversation.measure(max(int(conversation.TURNS * scale), 2)))
-    lines = [line for series in found for line in figures.verdict(series)]
+        makers: dict[str, Callable[[], Series]] = {
+            "compare": lambda: _compare(bench, report, only, times),
+            "audit": lambda: _audit(bench, report, times),
+            "growth": lambda: _growth(bench, report, growth_tables, times),
+            "stalls": lambda: _stalls(bench, report, times),
+            "memory": lambda: _memory(bench, report, scale),
+            "lookup": lambda: _lookup(bench, report, failed, scale),
+            "ledger": lambda: _ledger(report, times, scale),
+            "conversation": lambda: _conversation(report, scale),
+        }
+        for part in parts:
+            began = time.monotonic()
+            try:
+                found.append(makers[part]())
+            except (TargetFailed, AssertionError, OSError, subprocess.CalledProcessError) as error:
+                failed.append(f"FAILED: {part}: {error}")
+            sys.stderr.write(f"{part}: {time.monotonic() - began:.0f} s\n")
+    lines = [*failed, *(line for series in found for line in figures.verdict(series))]
     sys.stdout.write("\n".join([*lines, f"written: {report.path}"]) + "\n")
-    return int(missed > 0 or any(series.broken for series in found))
+    return int(bool(failed) or any(series.broken for series in found))
+
+
+def _growth(bench: Bench, report: Report, tables: Sequence[str], times: int) -> Series:
+    made, series = growth.measure(bench, tables, times)
+    report.add(growth=made, growth_rounds=[asdict(r) for r in series.rounds])
+    return series
+
+
+def _stalls(bench: Bench, report: Report, times: int) -> Series:
+    rows, series = stalls.measure(bench, times)
+    report.add(stalls=rows, stall_rounds=[asdict(r) for r in series.rounds])
+    return series
+
+
+def _memory(bench: Bench, report: Report, scale: float) -> Series:
+    grown, rounds = memory.measure(bench, memory.STEPS, memory.STEP_S * scale)
+    report.add(memory=grown)
+    return Series(tuple(rounds))
+
+
+def _lookup(bench: Bench, report: Report, failed: list[str], scale: float) -> Series:
+    found = misses.measure(bench, int(misses.CALLS * scale), misses.ROUND_S * scale)
+    report.add(lookup=found)
+    if found["misses"] or found["http_misses"]:
+        failed.append(f"MISSED: {found}")
+    return Series(())
+
+
+def _ledger(report: Report, times: int, scale: float) -> Series:
+    report.add(ledger=ledger_alone.measure(times, 2.0 * scale, int(ledger_alone.RECORDS * scale)))
+    return Series(())
+
+
+def _conversation(report: Report, scale: float) -> Series:
+    report.add(conversation=conversation.measure(max(int(conversation.TURNS * scale), 2)))
+    return Series(())
 
 
 def _compare(bench: Bench, report: Report, only: Sequence[str], times: int) -> Series:
