@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
 from counterfoil.surfaces import registry
+from counterfoil.surfaces.families import JsonSurface
 from emulators import inprocess
 from emulators.inprocess import InProcess
 from emulators.scripted import ScriptedUpstream, Seen, Step, answer, chat_answer, chat_frames, chunked
@@ -53,6 +53,10 @@ INPUT = b'{"model":"openai/gpt-4o-mini","input":"\\u2028 x","store" :false}'
 SPOKEN = form(b"openai/whisper-1", file=BYTES)
 ONE = b'{"content":{"parts":[{"text":"a"}]} }'
 MANY = b'{"requests":[ {"model":"models/gemini-embedding-001","content":{"parts":[{"text":"a"}]}}]}'
+AZURE = "/openai/deployments"
+NAMELESS = b' {"temperature":1.50, "messages":[{"role":"user","content":"h\xc3\xa9"}] }'
+STREAMED_NAMELESS = NAMELESS.replace(b"{", b'{"stream":true,', 1)
+NAMELESS_FORM = SPOKEN[SPOKEN.index(b"--cut", 2) :]
 ROWS = [
     Row("chat", "/v1/chat/completions", CHAT),
     Row("chat, streamed", "/v1/chat/completions", CHAT.replace(b'"seed"', b'"stream" : true, "seed"')),
@@ -75,6 +79,20 @@ ROWS = [
     Row("streamed array", f"{FLASH}:streamGenerateContent", CONTENTS),
     Row("embedContent", f"{EMBED}:embedContent", ONE),
     Row("batchEmbedContents", f"{EMBED}:batchEmbedContents", MANY),
+    Row("deployment", f"{AZURE}/openai/gpt-4o-mini/chat/completions?api-version=2024-10-21", NAMELESS),
+    Row("deployment, streamed", f"{AZURE}/openai%2Fgpt-4o-mini/chat/completions", STREAMED_NAMELESS),
+    Row(
+        "deployment, another model named",
+        f"{AZURE}/openai/gpt-4o-mini/chat/completions",
+        CHAT.replace(b"4o-mini", b"4"),
+    ),
+    Row("deployment of completions", f"{AZURE}/openai/gpt-3.5-turbo-instruct/completions", PROMPT),
+    Row("deployment of embeddings", f"{AZURE}/openai/text-embedding-3-small/embeddings", b' { "input":"a" } '),
+    Row("deployment of speech", f"{AZURE}/openai/tts-1/audio/speech", b'{"input":"a","voice":"alloy"}'),
+    Row("deployment, a form", f"{AZURE}/openai/whisper-1/audio/transcriptions", NAMELESS_FORM, MULTIPART),
+    Row("deployment, a named form", f"{AZURE}/openai/whisper-1/audio/translations", SPOKEN, MULTIPART),
+    Row("deployment of images", f"{AZURE}/openai/gpt-image-1/images/generations", b'{"prompt":"a cat"}'),
+    Row("deployment, an image", f"{AZURE}/openai/gpt-image-1/images/edits", NAMELESS_FORM, MULTIPART),
     Row("countTokens", f"{FLASH}:countTokens", CONTENTS),
 ]
 
@@ -126,10 +144,10 @@ def sent(upstream: ScriptedUpstream) -> tuple[str, str, bytes]:
 
 
 def member(text: str, name: str) -> bytes:
-    """The value of ``name`` in an answer, in its very bytes: read as JSON and written again it would be others."""
+    """The last value of an answer, in its very bytes: read as JSON and written again it would be others."""
     start = text.index(f'"{name}":') + len(name) + 3
-    _, end = json.JSONDecoder().raw_decode(text, start)
-    return text[start:end].encode()
+    assert json.loads(text[start:-1]) == json.loads(text)[name]
+    return text[start:-1].encode()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -158,5 +176,6 @@ def test_the_provider_gets_the_same_bytes_again(
 
 def test_every_path_has_a_row() -> None:
     """A new surface needs one."""
-    paths = {re.sub(r"/v1\w*/models/.+:", "/v1beta/models/{model}:", row.target.partition("?")[0]) for row in ROWS}
+    called = [row.target.partition("?")[0] for row in ROWS]
+    paths = {surface.path for path in called if isinstance(surface := registry.find(path), JsonSurface)}
     assert paths == {path for path, _ in registry.served()}

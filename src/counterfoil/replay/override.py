@@ -19,6 +19,8 @@ from urllib.parse import quote
 from msgspec import UNSET, Struct, UnsetType
 
 from counterfoil.errors import CallerFault
+from counterfoil.surfaces import azure
+from counterfoil.surfaces.azure import AzureSurface
 from counterfoil.surfaces.base import Request, Surface
 from counterfoil.surfaces.calls import splice_model
 from counterfoil.wire.multipart import boundary_of, parts_of
@@ -116,6 +118,9 @@ def _with_model(asked: Sendable, surface: Surface, model: str) -> Sendable:
             raise CallerFault("invalid_field", "This endpoint's model cannot be exchanged.", param="model")
         path = f"{found[1]}models/{quote(model, safe='/@~')}:{found[3]}"
         return Sendable(path + mark + query, asked.content_type, asked.body)
+    if isinstance(surface, AzureSurface):
+        path, body = azure.plain(path, surface, asked.content_type, asked.body, model)
+        return Sendable(path, asked.content_type, body)
     headers = {b"content-type": asked.content_type.encode("latin-1", "replace")}
     call = surface.peek(Request("POST", path, query, headers, asked.body))
     start, end = call.model_span or (0, 0)

@@ -31,7 +31,7 @@ from counterfoil.surfaces.families import JsonSurface
 from counterfoil.wire.json_object import JsonObject
 from counterfoil.wire.multipart import Part, boundary_of, parts_of
 
-_FORM = "multipart/form-data"
+FORM = "multipart/form-data"
 
 _TEXT_MAX = 1024
 """Bytes of a form value that is looked at; model names and flags are far shorter."""
@@ -51,22 +51,22 @@ class FormSurface(JsonSurface):
     def peek(self, request: Request) -> Call:
         """Raises :class:`CallerFault`."""
         content_type = request.headers.get(b"content-type", b"").decode("latin-1")
-        if content_type[:19].lower() == _FORM:
-            return self._peek_form(request.body, content_type, _wrapped(request.body, content_type))
+        if content_type[:19].lower() == FORM:
+            return self._peek_form(request.body, content_type, wrapped(request.body, content_type))
         if content_type[:10].lower() == "multipart/":
             raise CallerFault("unsupported_media_type", "Send a form as multipart/form-data.")
         body, json_type = json_body(request)
         if "multipart" in body.values and len(body.values) == 1:
-            form, content_type = _unwrap(body)
+            form, content_type = unwrap(body)
             return self._peek_form(form, content_type, request.body)
         return self.peek_json(body, json_type)
 
     def refused(self, request: Request) -> Call:
         """A refused form is kept as one that was taken: wrapped, so that it can be posted again."""
         call = refused_call(request)
-        if call.content_type[:19].lower() != _FORM:
+        if call.content_type[:19].lower() != FORM:
             return call
-        return msgspec.structs.replace(call, replayable=_wrapped(request.body, call.content_type))
+        return msgspec.structs.replace(call, replayable=wrapped(request.body, call.content_type))
 
     def peek_json(self, body: JsonObject, content_type: str) -> Call:
         """A plain JSON request."""
@@ -113,7 +113,7 @@ class FormSurface(JsonSurface):
         return Outgoing(self.upstream_path, b"%b%b%b" % (view[:start], model.encode(), view[end:]), call.content_type)
 
 
-def _wrapped(form: bytes, content_type: str) -> bytes:
+def wrapped(form: bytes, content_type: str) -> bytes:
     """The JSON object that stands for a form."""
     return b'{"multipart":{"content_type":%b,"body_base64":"%b"}}' % (
         msgspec.json.encode(content_type),
@@ -121,7 +121,7 @@ def _wrapped(form: bytes, content_type: str) -> bytes:
     )
 
 
-def _unwrap(body: JsonObject) -> tuple[bytes, str]:
+def unwrap(body: JsonObject) -> tuple[bytes, str]:
     """The form inside a replay request, and its content type."""
     try:
         form = _form.decode(body.values["multipart"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from counterfoil.surfaces import azure
 from counterfoil.surfaces.audio import SpeechSurface, TranscriptionSurface
+from counterfoil.surfaces.azure import AzureSurface
 from counterfoil.surfaces.base import Surface
 from counterfoil.surfaces.chat import ChatSurface
 from counterfoil.surfaces.families import AnthropicSurface, GoogleSurface, JsonSurface, UnknownSurface
@@ -12,7 +14,7 @@ from counterfoil.surfaces.messages import CountTokensSurface, MessagesSurface
 from counterfoil.surfaces.responses import ResponsesSurface
 from counterfoil.surfaces.vectors import VectorSurface
 
-_FIXED: dict[str, Surface] = {
+_FIXED: dict[str, JsonSurface] = {
     surface.path: surface
     for surface in (
         ChatSurface("chat", "/v1/chat/completions"),
@@ -30,9 +32,12 @@ _FIXED: dict[str, Surface] = {
         TranscriptionSurface("audio_translations", "/v1/audio/translations"),
     )
 }
+_AZURE: dict[str, AzureSurface] = {
+    operation: AzureSurface(operation, _FIXED[f"/v1/{operation}"]) for operation in azure.OPERATIONS
+}
 _GEMINI: dict[str, Surface] = {method: GeminiSurface(method) for method in METHODS}
 
-ALL: tuple[Surface, ...] = (*_FIXED.values(), *_GEMINI.values())
+ALL: tuple[Surface, ...] = (*_FIXED.values(), *_GEMINI.values(), *_AZURE.values())
 """Every surface once."""
 
 UNKNOWN_OPENAI: Surface = UnknownSurface(JsonSurface)
@@ -45,7 +50,8 @@ _GOOGLE_PREFIXES = ("/v1beta/", "/v1beta1/", "/v1/models/", "/v1/tunedModels/")
 def served() -> list[tuple[str, str]]:
     """Every path that takes calls, and the protocol it speaks."""
     fixed = [(path, surface.protocol) for path, surface in _FIXED.items()]
-    return [*fixed, *((f"/v1beta/models/{{model}}:{method}", surface.protocol) for method, surface in _GEMINI.items())]
+    gemini = [(f"/v1beta/models/{{model}}:{method}", surface.protocol) for method, surface in _GEMINI.items()]
+    return [*fixed, *gemini, *((surface.path, surface.protocol) for surface in _AZURE.values())]
 
 
 def is_google(path: str) -> bool:
@@ -59,7 +65,11 @@ def find(path: str) -> Surface | None:
     if surface is None and path.startswith("/v1"):
         method = method_of(path)
         if method is not None:
-            surface = _GEMINI[method]
+            return _GEMINI[method]
+    elif surface is None and path.startswith(azure.PREFIX):
+        operation = azure.operation_of(path)
+        if operation is not None:
+            return _AZURE[operation]
     return surface
 
 
