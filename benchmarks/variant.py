@@ -21,7 +21,7 @@ from counterfoil.config.model import Config
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import keeper
 from counterfoil.ledger.ledger import Ledger
-from counterfoil.ledger.settlement import NO_SLOT, Intent, Settlement
+from counterfoil.ledger.settlement import NO_SLOT, Intent, Settlement, Waiter
 from counterfoil.process.listening import listen
 from counterfoil.process.logs import configure
 from counterfoil.process.pauses import tame_collector
@@ -38,6 +38,9 @@ class Unwritten(Ledger):
         future: asyncio.Future[None] = loop.create_future()
         loop.call_soon(future.set_result, None)
         return future
+
+    def put(self, settlement: Settlement, waiter: Waiter) -> None:
+        asyncio.get_running_loop().call_soon(waiter.set_result, None)
 
 
 async def run(settings: Config, *, written: bool) -> None:
