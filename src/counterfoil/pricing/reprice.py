@@ -8,6 +8,7 @@ the record's own book they must be the stored ones, bit for bit. Nothing is ever
 from __future__ import annotations
 
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
@@ -206,9 +207,9 @@ class Comparison:
 
     def __init__(self) -> None:
         self.all = Sums()
-        self.by_model: dict[str, Sums] = {}
-        self.by_team: dict[str, Sums] = {}
-        self.by_meter: dict[str, Sums] = {}
+        self.by_model: defaultdict[str, Sums] = defaultdict(Sums)
+        self.by_team: defaultdict[str, Sums] = defaultdict(Sums)
+        self.by_meter: defaultdict[str, Sums] = defaultdict(Sums)
 
     def add(self, record: Record | Priced, charge: Charge, fee: Charge | UnsetType = UNSET) -> None:
         """Count ``record``, which would cost ``charge``, with ``fee`` for the operator."""
@@ -217,25 +218,29 @@ class Comparison:
         known, would = record.cost_state not in _INCOMPLETE, charge.state not in _INCOMPLETE
         for sums in (
             self.all,
-            self.by_model.setdefault(record.model_id, Sums()),
-            self.by_team.setdefault(record.team_id, Sums()),
+            self.by_model[record.model_id],
+            self.by_team[record.team_id],
         ):
             sums.records += 1
             sums.charged_nanos += record.cost_nanos
             sums.repriced_nanos += charge.nanos
-            sums.charged_unpriced += not known
-            sums.repriced_unpriced += not would
-            sums.charged_fee_nanos += charged_fee
-            sums.repriced_fee_nanos += would_fee
+            if not (known and would):
+                sums.charged_unpriced += not known
+                sums.repriced_unpriced += not would
+            if charged_fee or would_fee:
+                sums.charged_fee_nanos += charged_fee
+                sums.repriced_fee_nanos += would_fee
         for line in record.pricing_lines:
-            sums = self.by_meter.setdefault(line.meter, Sums())
+            sums = self.by_meter[line.meter]
             sums.records += 1
             sums.charged_nanos += line.amount_nanos
-            sums.charged_unpriced += line.state is LineState.UNPRICED
+            if line.state is LineState.UNPRICED:
+                sums.charged_unpriced += 1
         for line in charge.lines:
-            sums = self.by_meter.setdefault(line.meter, Sums())
+            sums = self.by_meter[line.meter]
             sums.repriced_nanos += line.amount_nanos
-            sums.repriced_unpriced += line.state is LineState.UNPRICED
+            if line.state is LineState.UNPRICED:
+                sums.repriced_unpriced += 1
 
 
 _INCOMPLETE = frozenset({CostState.UNKNOWN, CostState.PARTIAL})

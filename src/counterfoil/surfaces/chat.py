@@ -145,6 +145,8 @@ class ChatMeter(StreamMeter):
             self._usage_final = True
         if not self.output_seen:
             self.output_seen = has_output(choice)
+        if not self._cites:
+            self._cites = _cites(mapping(choice.get("delta") or choice.get("message")).get("annotations"))
 
     def long(self, head: bytes, tail: bytes) -> Verdict:
         """A chunk too long to hold (an image): how it ended and its usage stand at its end."""
@@ -162,7 +164,6 @@ class ChatMeter(StreamMeter):
         choices = sequence(answer.get("choices"))
         for choice in choices:
             self._choice(mapping(choice))
-            self._cites = self._cites or _cites(mapping(mapping(choice).get("message")).get("annotations"))
         self.merge_usage(answer.get("usage") or mapping(answer.get("x_groq")).get("usage"))
         if answer.get("error") and not choices:
             self.complain(answer)

@@ -134,6 +134,13 @@ def test_searches_that_the_usage_counts_are_believed(bench):
     assert bench.whole(CHAT, body).usage.meters == {"web_searches": 1}
     counted = bench.whole(CHAT, body | {"usage": USAGE | {"server_tool_use": {"web_search_requests": 3}}}).usage
     assert (counted.meters, counted.source) == ({"web_searches": 3}, UsageSource.REPORTED)
+    streamed = [
+        {"model": "m", "choices": [{"delta": {"content": "", "annotations": [note]}}]},
+        {"model": "m", "choices": [{"delta": {"content": "hi"}}]},
+        {"model": "m", "choices": [], "usage": USAGE},
+    ]
+    stream = b"".join(b"data: " + json.dumps(frame).encode() + b"\n\n" for frame in streamed)
+    assert bench.play(CHAT, stream + b"data: [DONE]\n\n").reading.usage.meters == {"web_searches": 1}
     for notes in (None, [], "x", [{"type": "file_citation"}], [5]):
         body["choices"][0]["message"]["annotations"] = notes
         assert bench.whole(CHAT, body).usage.source is UsageSource.REPORTED
