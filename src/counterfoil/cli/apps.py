@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
 from counterfoil.cli import output
-from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source, admin
-from counterfoil.tenancy.documents import App as Application
-from counterfoil.tenancy.documents import plain
+from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source, admin, listed
 
 app = App(name="apps", help="Applications of a team: create, list, rename, disable.")
 
@@ -30,7 +28,7 @@ def create(
 ) -> None:
     """Make an application of a team."""
     with admin(place.root) as tenancy:
-        _show(tenancy.create_app(team, app_id, name=name), as_json=as_json)
+        output.document(tenancy.create_app(team, app_id, name=name), as_json=as_json)
 
 
 @app.command(name="list")
@@ -41,12 +39,7 @@ def list_(
     source: Source = LOCAL,
 ) -> None:
     """List applications."""
-    remote = source.remote()
-    if remote is not None:
-        rows: list[dict[str, Any]] = remote.get("/v1/apps", {"team_id": team})["data"]
-    else:
-        with admin(source.root) as tenancy:
-            rows = [plain(application) for application in tenancy.list_apps(team)]
+    rows = listed(source, "/v1/apps", lambda tenancy: tenancy.list_apps(team), {"team_id": team})
     output.listing(rows, _COLUMNS, as_json=as_json, empty="There are no applications.")
 
 
@@ -54,22 +47,18 @@ def list_(
 def rename(app_id: AppId, name: str, /, *, team: TeamId, as_json: AsJson = False, place: Place = HERE) -> None:
     """Give an application another name for people; an empty one takes it away."""
     with admin(place.root) as tenancy:
-        _show(tenancy.set_app(team, app_id, name=name or None), as_json=as_json)
+        output.document(tenancy.set_app(team, app_id, name=name or None), as_json=as_json)
 
 
 @app.command
 def disable(app_id: AppId, /, *, team: TeamId, as_json: AsJson = False, place: Place = HERE) -> None:
     """Refuse all keys of an application, at once."""
     with admin(place.root) as tenancy:
-        _show(tenancy.set_app(team, app_id, disabled=True), as_json=as_json)
+        output.document(tenancy.set_app(team, app_id, disabled=True), as_json=as_json)
 
 
 @app.command
 def enable(app_id: AppId, /, *, team: TeamId, as_json: AsJson = False, place: Place = HERE) -> None:
     """Accept the keys of a disabled application again."""
     with admin(place.root) as tenancy:
-        _show(tenancy.set_app(team, app_id, disabled=False), as_json=as_json)
-
-
-def _show(application: Application, *, as_json: bool) -> None:
-    output.details(plain(application), as_json=as_json)
+        output.document(tenancy.set_app(team, app_id, disabled=False), as_json=as_json)

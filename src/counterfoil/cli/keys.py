@@ -11,7 +11,7 @@ from counterfoil.cli.times import duration_ms, moment_ms
 from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source, admin
 from counterfoil.record.record import CapturePolicy, PlaybackMode
 from counterfoil.tenancy.directory import wall_ms
-from counterfoil.tenancy.documents import Key, NewKey, plain
+from counterfoil.tenancy.documents import NewKey, plain
 from counterfoil.tenancy.keys import KeyKind
 
 app = App(name="keys", help="API keys: create, list, disable, rotate, expire, revoke.")
@@ -104,7 +104,7 @@ def revoke(
 ) -> None:
     """End a key for ever, at once."""
     with admin(place.root) as tenancy:
-        _show(tenancy.revoke_key(key_id), as_json=as_json)
+        output.document(tenancy.revoke_key(key_id), as_json=as_json)
 
 
 @app.command
@@ -117,7 +117,7 @@ def disable(
 ) -> None:
     """Refuse a key until it is enabled again."""
     with admin(place.root) as tenancy:
-        _show(tenancy.set_key(key_id, disabled=True), as_json=as_json)
+        output.document(tenancy.set_key(key_id, disabled=True), as_json=as_json)
 
 
 @app.command
@@ -130,7 +130,7 @@ def enable(
 ) -> None:
     """Accept a disabled key again."""
     with admin(place.root) as tenancy:
-        _show(tenancy.set_key(key_id, disabled=False), as_json=as_json)
+        output.document(tenancy.set_key(key_id, disabled=False), as_json=as_json)
 
 
 @app.command
@@ -144,7 +144,7 @@ def expire(
 ) -> None:
     """Set when a key expires."""
     with admin(place.root) as tenancy:
-        _show(tenancy.set_key(key_id, expires_ms=moment_ms(when, wall_ms())), as_json=as_json)
+        output.document(tenancy.set_key(key_id, expires_ms=moment_ms(when, wall_ms())), as_json=as_json)
 
 
 @app.command
@@ -158,7 +158,7 @@ def playback(
 ) -> None:
     """Set whether recordings answer a key's calls, when a call does not say itself."""
     with admin(place.root) as tenancy:
-        _show(tenancy.set_key(key_id, playback=PlaybackMode(mode)), as_json=as_json)
+        output.document(tenancy.set_key(key_id, playback=PlaybackMode(mode)), as_json=as_json)
 
 
 @app.command
@@ -173,10 +173,6 @@ def rotate(
     """Give a key a new secret and print the new key, alone. Its id stays."""
     with admin(place.root) as tenancy:
         _show_new(tenancy.rotate_key(key_id, grace_ms=duration_ms(grace)), as_json=as_json)
-
-
-def _show(key: Key, *, as_json: bool) -> None:
-    output.details(plain(key), as_json=as_json)
 
 
 def _show_new(made: NewKey, *, as_json: bool) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct
+
+from counterfoil.tenancy.documents import plain
 
 
 def lines(*texts: str) -> None:
@@ -41,6 +44,11 @@ def details(row: Mapping[str, Any], *, as_json: bool) -> None:
     else:
         width = max(len(name) for name in row)
         lines(*(f"{name:<{width}}  {cell(value)}".rstrip() for name, value in row.items()))
+
+
+def document(value: Struct, *, as_json: bool) -> None:
+    """Print one thing of the tenancy, as the control plane shows it."""
+    details(plain(value), as_json=as_json)
 
 
 def in_path(text: str) -> str:

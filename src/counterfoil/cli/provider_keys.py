@@ -9,14 +9,13 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
 from counterfoil.cli import output
-from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source, admin
+from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source, admin, listed
 from counterfoil.errors import ConfigError
-from counterfoil.tenancy.documents import plain
 
 app = App(name="provider-keys", help="A team's own provider keys: set, list, remove.")
 
@@ -41,7 +40,7 @@ def set_(
     secret = _secret(from_env)
     with admin(place.root) as tenancy:
         made = tenancy.set_provider_key(team, provider, secret, base_url=base_url)
-    output.details(plain(made), as_json=as_json)
+    output.document(made, as_json=as_json)
 
 
 @app.command(name="list")
@@ -52,12 +51,7 @@ def list_(
     source: Source = LOCAL,
 ) -> None:
     """List provider keys; their secrets cannot be shown."""
-    remote = source.remote()
-    if remote is not None:
-        rows: list[dict[str, Any]] = remote.get("/v1/provider-keys", {"team_id": team})["data"]
-    else:
-        with admin(source.root) as tenancy:
-            rows = [plain(key) for key in tenancy.list_provider_keys(team)]
+    rows = listed(source, "/v1/provider-keys", lambda tenancy: tenancy.list_provider_keys(team), {"team_id": team})
     output.listing(rows, _COLUMNS, as_json=as_json, empty="No team has provider keys of its own.")
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from counterfoil.cli import output
-from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source, admin
+from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source, admin, listed
 from counterfoil.record.record import CapturePolicy
 from counterfoil.tenancy.admin import UNSET
-from counterfoil.tenancy.documents import Team, plain
 
 app = App(name="teams", help="Teams: create, list, show, set, disable.")
 
@@ -45,18 +44,13 @@ def create(
     """Make a team."""
     with admin(place.root, create=True) as tenancy:
         made = tenancy.create_team(team_id, name=name, capture=_policy(capture), content_needs_scope=bool(guarded))
-    _show(made, as_json=as_json)
+    output.document(made, as_json=as_json)
 
 
 @app.command(name="list")
 def list_(*, as_json: AsJson = False, source: Source = LOCAL) -> None:
     """List the teams."""
-    remote = source.remote()
-    if remote is not None:
-        rows: list[dict[str, Any]] = remote.get("/v1/teams")["data"]
-    else:
-        with admin(source.root) as tenancy:
-            rows = [plain(team) for team in tenancy.list_teams()]
+    rows = listed(source, "/v1/teams", lambda tenancy: tenancy.list_teams())
     output.listing(rows, _COLUMNS, as_json=as_json, empty="There are no teams. Make one: counterfoil teams create NAME")
 
 
@@ -68,7 +62,7 @@ def show(team_id: TeamId, /, *, as_json: AsJson = False, source: Source = LOCAL)
         output.details(remote.get(f"/v1/teams/{output.in_path(team_id)}"), as_json=as_json)
         return
     with admin(source.root) as tenancy:
-        _show(tenancy.show_team(team_id), as_json=as_json)
+        output.document(tenancy.show_team(team_id), as_json=as_json)
 
 
 @app.command(name="set")
@@ -92,21 +86,21 @@ def set_(
             capture=UNSET if capture is None else _policy(capture),
             content_needs_scope=UNSET if guarded is None else guarded,
         )
-    _show(changed, as_json=as_json)
+    output.document(changed, as_json=as_json)
 
 
 @app.command
 def disable(team_id: TeamId, /, *, as_json: AsJson = False, place: Place = HERE) -> None:
     """Refuse all keys of a team, at once."""
     with admin(place.root) as tenancy:
-        _show(tenancy.set_team(team_id, disabled=True), as_json=as_json)
+        output.document(tenancy.set_team(team_id, disabled=True), as_json=as_json)
 
 
 @app.command
 def enable(team_id: TeamId, /, *, as_json: AsJson = False, place: Place = HERE) -> None:
     """Accept the keys of a disabled team again."""
     with admin(place.root) as tenancy:
-        _show(tenancy.set_team(team_id, disabled=False), as_json=as_json)
+        output.document(tenancy.set_team(team_id, disabled=False), as_json=as_json)
 
 
 @app.command
@@ -117,19 +111,10 @@ def history(
     source: Source = LOCAL,
 ) -> None:
     """Show who changed what, the newest first."""
-    remote = source.remote()
-    if remote is not None:
-        rows: list[dict[str, Any]] = remote.get("/v1/changes", {"team_id": team})["data"]
-    else:
-        with admin(source.root) as tenancy:
-            rows = [plain(change) for change in tenancy.list_changes(team)]
+    rows = listed(source, "/v1/changes", lambda tenancy: tenancy.list_changes(team), {"team_id": team})
     columns = ("at", "actor", "action", "team_id", "subject", "detail")
     output.listing(rows, columns, as_json=as_json, empty="Nothing was changed yet.")
 
 
 def _policy(capture: str | None) -> CapturePolicy | None:
     return None if capture in (None, "default") else CapturePolicy(capture)
-
-
-def _show(team: Team, *, as_json: bool) -> None:
-    output.details(plain(team), as_json=as_json)

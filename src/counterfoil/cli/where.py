@@ -6,19 +6,21 @@ A local folder may be read and changed while the gateway runs on it: every chang
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
+from msgspec import Struct
 
 from counterfoil import config
 from counterfoil.cli.remote import Remote
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.tenancy.admin import Admin
+from counterfoil.tenancy.documents import plain
 
 _DATA_HELP = "The gateway's data folder. Default: COUNTERFOIL_DATA, else `data` of the configuration."
 _CONFIG_HELP = "The configuration file that names the data folder."
@@ -63,6 +65,7 @@ class Source:
         return Remote(url, self.key or os.environ.get("COUNTERFOIL_KEY", "")) if url else None
 
 
+Query = Mapping[str, str | int | None]
 HERE = Place()
 LOCAL = Source()
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())]
@@ -76,3 +79,14 @@ def admin(root: Path, *, create: bool = False) -> Generator[Admin]:
         yield opened
     finally:
         opened.close()
+
+
+def listed(
+    source: Source, path: str, here: Callable[[Admin], Iterable[Struct]], query: Query | None = None
+) -> list[dict[str, Any]]:
+    """The rows of a list of the tenancy as the control plane shows them, from a gateway's ``path`` or from ``here``."""
+    remote = source.remote()
+    if remote is not None:
+        return remote.get(path, query)["data"]
+    with admin(source.root) as tenancy:
+        return [plain(one) for one in here(tenancy)]
