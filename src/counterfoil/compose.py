@@ -201,6 +201,8 @@ def price_book(config: Config, folder: DataFolder) -> PriceBook:
     serves = {name: Serves(one.prices) for name, one in config.providers.items() if one.prices not in ("", name)}
     overlay = msgspec.structs.replace(overlay, providers=serves | overlay.providers)
     book = PriceBook.build(books.bundled_catalog(), overlay)
+    for name, one in config.providers.items():
+        book.lists.provider(one.prices or name)  # decoded now, which takes milliseconds, and not during its first call
     try:
         books.store(folder.books, book)
     except OSError as error:

@@ -286,6 +286,15 @@ def test_a_price_reaches_the_record(case: Case, place: Place) -> None:
         assert (got["cost_nanos"], got["cost_state"]) == (record["cost_nanos"], record["cost_state"])
 
 
+def test_a_person_is_told_every_rule_on_a_line_of_its_own(place: Place) -> None:
+    """Under the lines stand the rules that made them, and why a line is not simply priced."""
+    record = place.record(CASES["a mark-up on one meter, and a fee"])
+    shown = place.gateway.command("generations", "show", record["request_id"]).stdout
+    told = [line.strip(" │") for line in shown.splitlines()]
+    for rule in ("own/marked", "own/marked*own/margin", "own/desk"):
+        assert f"{rule} in book {record['book'][:12]}" in told
+
+
 def test_a_window_of_the_day(place: Place) -> None:
     """Before noon (UTC) the rates are halved; the moment is that of the record."""
     record = place.record(Case("clock", []))

@@ -126,12 +126,18 @@ def lines(values: Iterable[dict[str, Any]]) -> Table:
             _text(line["state"], "yellow" if line["state"] != "priced" else ""),
         )
         if line["rule_id"]:
-            rules[f"{line['rule_id'].rpartition(':')[0] or line['rule_id']} in book {line['book'][:12]}"] = None
+            rules[f"{_rule(line['rule_id'])} in book {line['book'][:12]}"] = None
         if line.get("reason"):
             rules[f"{line['state']}: {line['reason']}"] = None
-    table.caption = _text("\n".join(rules), "dim")
+    table.caption = Text("\n").join(_text(rule, "dim") for rule in rules)
     table.caption_justify = "left"
     return table
+
+
+def _rule(rule_id: str) -> str:
+    """A rule without the meter in it, which stands in the line already; with the adjustments behind it."""
+    stem, _, rest = rule_id.rpartition(":")
+    return stem + "".join(rest.partition("*")[1:]) if stem else rule_id
 
 
 def attempts(values: Iterable[dict[str, Any]]) -> Table:
