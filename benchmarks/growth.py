@@ -23,7 +23,7 @@ Row: TypeAlias = dict[str, Any]
 BODY_BYTES: Final = (400, 4_000, 40_000, 400_000, 4_000_000)
 # Bytes a second that the load may send, so that mock and generator stay far from their limit.
 BODY_BYTES_PER_SECOND: Final = 20_000_000
-STREAM_COUNTS: Final = (1, 10, 100, 500, 1000, 2000)
+STREAM_COUNTS: Final = (1, 10, 100, 1000, 2000)
 STREAM_PACE_MS: Final = 100.0
 STREAM_FRAMES: Final = 30
 RATES: Final = (250, 500, 1000, 2000, 4000, 8000)

@@ -68,11 +68,14 @@ FROM generations g
 WHERE g.seq > ?1 AND g.native_key = ?2 AND g.native_response_id = ?3 AND (?4 IS NULL OR g.team_id = ?4)
 ORDER BY g.seq DESC LIMIT 1
 
--- name: find_native_segment
--- The newest record with a provider's id in one segment of by_value.
+-- name: find_native_segments
+-- The newest record with a provider's id in ?5 segments of by_value, of which ?1 is the newest: a seek for each.
 SELECT g.seq, g.id, g.team_id, g.capture_state, g.writer, g.sequence, g.digest, g.record
 FROM by_value v JOIN generations g ON g.seq = v.seq
-WHERE v.kind = 1 AND v.segment = ?1 AND v.key = ?2 AND g.native_response_id = ?3 AND (?4 IS NULL OR g.team_id = ?4)
+WHERE v.kind = 1 AND v.key = ?2 AND v.segment IN (
+    WITH RECURSIVE some (segment) AS (SELECT ?1 UNION ALL SELECT segment - 1 FROM some WHERE segment > ?1 - ?5 + 1)
+    SELECT segment FROM some)
+AND g.native_response_id = ?3 AND (?4 IS NULL OR g.team_id = ?4)
 ORDER BY v.seq DESC LIMIT 1
 
 -- name: record_data

@@ -52,6 +52,9 @@ PAGE_ROWS_MAX: Final = 1000
 TAIL_ROWS: Final = 4096
 """Records of all teams that are looked through for one team's; where there are more, the derived table is asked."""
 
+SEGMENTS_AT_ONCE: Final = 32
+"""Segments of values that one statement looks into, behind the newest: two million records."""
+
 SCAN_ROWS: Final = 4096
 """Records read in one statement where the whole ledger is: no snapshot is held for long, so the log can start anew."""
 
@@ -362,7 +365,7 @@ class LedgerReader:
         return unpacker
 
     def _native(self, connection: apsw.Connection, team_id: str | None, native_id: str) -> Any:
-        """The newest record with a provider's id: in the tail, then segment by segment from the newest."""
+        """The newest record with a provider's id: in the tail, then from the newest segments to the oldest."""
         try:
             key = value_key(native_id)
         except UnicodeEncodeError:
@@ -370,9 +373,11 @@ class LedgerReader:
         indexed = connection.execute(QUERIES["indexed_seq"]).get
         row = connection.execute(QUERIES["find_native_tail"], (indexed, key, native_id, team_id)).get
         segment = indexed >> SEGMENT_BITS
+        count = 1  # a call that is asked for ended a moment ago, mostly
         while row is None and segment >= 0:
-            row = connection.execute(QUERIES["find_native_segment"], (segment, key, native_id, team_id)).get
-            segment -= 1
+            row = connection.execute(QUERIES["find_native_segments"], (segment, key, native_id, team_id, count)).get
+            segment -= count
+            count = SEGMENTS_AT_ONCE
         return row
 
     def _stored(self, connection: apsw.Connection, row: Any) -> StoredRecord:

@@ -43,7 +43,7 @@ class Eraser:
         secret: bytes,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """``secret`` is the folder's ``kek``."""
+        """``secret`` is the folder's ``sealing``."""
         self._path = path
         self._signer = signer
         self._now_ms = now_ms
