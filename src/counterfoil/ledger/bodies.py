@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator
+from typing import Final
 
 import apsw
 
@@ -11,14 +13,48 @@ from counterfoil.capture.sharing import DEPTH_MAX
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
 
+PLAINS_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What a verification keeps unpacked, so that it unpacks each turn of a conversation once."""
+
+
+class Plains:
+    """Bodies that were unpacked lately: whoever reads the next turn of a conversation then unpacks one and not all.
+
+    Safe from any thread. A body never changes, however it is packed, so what is here is never out of date; whether a
+    body may still be read is for its row to say.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._plains: dict[int, bytes] = {}  # oldest first
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, seq: int | None) -> bytes | None:
+        """The body of the record at ``seq``, if it is here."""
+        return None if seq is None else self._plains.get(seq)
+
+    def put(self, seq: int, plain: bytes) -> None:
+        """Keep a body, and drop the oldest."""
+        with self._lock:
+            if seq not in self._plains:
+                self._plains[seq] = plain
+                self._bytes += len(plain)
+            while self._bytes > self._bytes_max:
+                self._bytes -= len(self._plains.pop(next(iter(self._plains))))
+
 
 def opened(
-    connection: apsw.Connection, opener: Opener, team_id: str, identity: bytes, seq: int, sealed: bytes
+    connection: apsw.Connection, opener: Opener, plains: Plains, team_id: str, identity: bytes, seq: int, sealed: bytes
 ) -> bytes:
     """The body ``sealed`` of the record at ``seq``. Raises :class:`BodyUnreadable`."""
     if sealed[:1] != _BASE_CODE:
         return opener.open(team_id, identity, sealed)
-    return chained(connection, opener, team_id, seq)
+    base = plains.get(connection.execute(QUERIES["shared_base"], (seq,)).get)
+    one = base is not None
+    plain = opener.open(team_id, identity, sealed, base) if one else chained(connection, opener, team_id, seq)
+    plains.put(seq, plain)
+    return plain
 
 
 def chained(connection: apsw.Connection, opener: Opener, team_id: str, seq: int) -> bytes:
@@ -42,8 +78,7 @@ class Commitments:
         self._connection = connection
         self._ring = KeyRing(secret, StoredKeys(connection), bytes)
         self._opener = Opener(self._ring)
-        self._plains: dict[int, bytes] = {}  # oldest first
-        self._bytes = 0
+        self._plains = Plains(PLAINS_BYTES_MAX)
 
     def hold(self, team_id: str, identity: bytes, sealed: bytes, digest: str | None) -> bool:
         """Whether ``sealed`` holds what ``digest`` commits to."""
@@ -56,18 +91,7 @@ class Commitments:
             return False
 
     def _opened(self, team_id: str, identity: bytes, seq: int, sealed: bytes) -> bytes:
-        base = self._connection.execute(QUERIES["shared_base"], (seq,)).get
-        if base is None:
-            plain = self._opener.open(team_id, identity, sealed)
-        elif base in self._plains:
-            plain = self._opener.open(team_id, identity, sealed, self._plains[base])
-        else:
-            plain = chained(self._connection, self._opener, team_id, seq)
-        self._plains[seq] = plain
-        self._bytes += len(plain)
-        while self._bytes > _PLAINS_BYTES_MAX:
-            self._bytes -= len(self._plains.pop(next(iter(self._plains))))
-        return plain
+        return opened(self._connection, self._opener, self._plains, team_id, identity, seq, sealed)
 
 
 class Parting:
@@ -113,5 +137,4 @@ class Parting:
         self._connection.execute(QUERIES["delete_shared"], (seq,))
 
 
-_PLAINS_BYTES_MAX = 64 * 1024 * 1024
 _BASE_CODE = bytes([ZSTD_BASE])

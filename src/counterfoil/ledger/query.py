@@ -24,6 +24,7 @@ from counterfoil.capture.seal import BodyUnreadable, KeyRing, Opener
 from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import bodies, database
+from counterfoil.ledger.bodies import Plains
 from counterfoil.ledger.filters import (
     SEGMENT_BITS,
     Cursor,
@@ -54,6 +55,9 @@ TAIL_ROWS: Final = 4096
 
 SEGMENTS_AT_ONCE: Final = 32
 """Segments of values that one statement looks into, behind the newest: two million records."""
+
+PLAINS_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Bodies kept unpacked for whoever asks for the next turn of a conversation: some twenty of them."""
 
 SCAN_ROWS: Final = 4096
 """Records read in one statement where the whole ledger is: no snapshot is held for long, so the log can start anew."""
@@ -128,6 +132,7 @@ class LedgerReader:
     def __init__(self, folder: DataFolder) -> None:
         self._folder = folder
         self._local = threading.local()
+        self._plains = Plains(PLAINS_BYTES_MAX)
         self._open: list[apsw.Connection] = []
         self._lock = threading.Lock()
 
@@ -152,7 +157,9 @@ class LedgerReader:
                 return None
             value = ids.parse(stored.id) or 0
             identity = value.to_bytes(16, "big")
-            plain = bodies.opened(self._connection(), self._opener(), stored.team_id, identity, stored.seq, sealed)
+            plain = bodies.opened(
+                self._connection(), self._opener(), self._plains, stored.team_id, identity, stored.seq, sealed
+            )
             return body.decode(plain)
         except (BodyUnreadable, ValueError):
             return None
@@ -184,7 +191,7 @@ class LedgerReader:
             if row is None:
                 return None
             identity, created_at_ms, endpoint, provider, error_code, sealed = row
-            plain = bodies.opened(self._connection(), self._opener(), team_id, identity, seq, sealed)
+            plain = bodies.opened(self._connection(), self._opener(), self._plains, team_id, identity, seq, sealed)
             return Recorded(identity, created_at_ms, endpoint, provider, error_code, body.decode(plain))
         except (BodyUnreadable, ValueError):
             return None
