@@ -333,6 +333,35 @@ def test_an_empty_answer_is_not_charged_where_a_rule_says_so(start_gateway: Any,
         gateway.stop()
 
 
+SAID = {
+    "OpenRouter": {"cost": 0.0031},
+    "OpenRouter, with a key of one's own": {
+        "cost": 0.0001, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.003},
+    },
+    "xAI": {"cost_in_usd_ticks": 31_000_000},
+    "Perplexity": {"cost": {"total_cost": 0.0031, "currency": "USD"}},
+    "DeepInfra": {"estimated_cost": 0.0031},
+}  # fmt: skip
+
+
+def test_what_providers_say_stands_beside_ours(place: Place) -> None:
+    """In each provider's own words: kept in the record, with the drift in sums and for people; ours stays the cost."""
+    key = place.gateway.key("doubters")
+    for words in SAID.values():
+        record = place.record(Case("plain", [], says=USED | {"usage": USED["usage"] | words}, team="doubters"))
+        assert (lines_of(record), record["provider_cost_nanos"]) == (PLAIN, 3_100_000)
+    shown = place.gateway.command("generations", "show", record["request_id"]).stdout
+    assert "the provider says $0.0031 (drift $0.0001)" in shown
+    count = len(SAID)
+    assert place.gateway.request("GET", "/v1/generations/summary", key=key).json()["provider_reported"] == {
+        "records": count,
+        "cost_nanos": count * 3_000_000,
+        "provider_cost_nanos": count * 3_100_000,
+        "drift_nanos": count * 100_000,
+        "incomparable": 0,
+    }
+
+
 SEARCHED = {
     "a preview model that does not reason": ("gpt-4o-search-preview", "web_searches.preview", 25_000_000),
     "the small one": ("gpt-4o-mini-search-preview", "web_searches.preview", 25_000_000),
