@@ -107,8 +107,14 @@ class Verifications:
 
     async def close(self) -> None:
         """End what is under way."""
+        await asyncio.sleep(0)  # a task that is cancelled before its first step never lets go of the lock
         if self._task is not None and not self._task.done():
             self._task.cancel()
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Wait for the one that this process began."""
+        if self._task is not None:
             await asyncio.wait((self._task,))
 
     async def _carried_out(self, began: Verification, lock: int) -> None:
