@@ -15,7 +15,7 @@ from counterfoil.pricing import meters as m
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.charging import price_thoroughly, price_usage
 from counterfoil.pricing.overlay_file import parse_overlay
-from counterfoil.pricing.rates import Rate, exact, plain_dollars
+from counterfoil.pricing.rates import Band, Rate, exact, plain_dollars
 from counterfoil.pricing.sheet import Ruled, Sheet
 from counterfoil.record.charge import Charge, LineState
 from counterfoil.record.money import amount_nanos
@@ -50,9 +50,26 @@ OUTPUT_KEYS = (
 METERS = ("requests", "images", "images.high", "characters", "pages", "web_searches", "input_audio_ms", "moons")
 
 rates = st.builds(Rate, st.integers(0, 10**12), st.sampled_from([1, 1000, 10**6, 10**9, 3_600_000]))
-sheets = st.dictionaries(st.sampled_from((*m.INPUT_CELLS, *m.OUTPUT_CELLS, *METERS)), rates, max_size=12).map(
-    lambda found: Sheet({meter: Ruled(rate, f"r:{meter}") for meter, rate in found.items()})
+bands = st.lists(st.builds(Band, st.integers(1, 4000), st.integers(0, 10**12)), max_size=3, unique_by=lambda b: b.above)
+special = st.builds(
+    lambda rate, steps, included, minimum: Rate(
+        rate.price, rate.size, tuple(sorted(steps, key=lambda band: band.above)), True, included, minimum
+    ),
+    rates,
+    bands,
+    st.sampled_from([0, 0, 1, 50, 10**6]),
+    st.sampled_from([0, 0, 1, 50, 10**6]),
 )
+
+
+def sheets_of(kinds: st.SearchStrategy[Rate]) -> st.SearchStrategy[Sheet]:
+    """Draw a sheet with rates of these kinds."""
+    return st.dictionaries(st.sampled_from((*m.INPUT_CELLS, *m.OUTPUT_CELLS, *METERS)), kinds, max_size=12).map(
+        lambda found: Sheet({meter: Ruled(rate, f"r:{meter}") for meter, rate in found.items()})
+    )
+
+
+sheets = sheets_of(rates)
 
 
 @st.composite
@@ -153,7 +170,7 @@ def test_two_calls_cost_what_their_sum_does(model: tuple[str, str], one: Usage, 
     assert abs(whole.nanos - sum(part.nanos for part in parts)) <= sum(len(part.lines) for part in parts)
 
 
-@given(sheets, usages())
+@given(sheets_of(rates | special), usages())
 def test_the_direct_way_is_the_thorough_one(sheet: Sheet, used: Usage) -> None:
     """What is compiled for the names of details gives the lines, in order, that a split of their counts gives."""
     assert price_usage(sheet, used, "b") == price_thoroughly(sheet, used, "b")
