@@ -3,7 +3,9 @@
 With every turn the client sends all that was said before: instructions, tools, messages, tool calls and their results,
 about 300 KB in the end. A gateway that keeps each call whole keeps some fifty transcripts. A row is one protocol, whole
 or streamed: `stored_bytes` are the sealed bodies of all turns, requests and answers; `transcript_bytes` is the last
-request compressed with zstd at its usual level; `whole_bytes` is each turn's request compressed by itself.
+request compressed with zstd at its usual level; `ratio_whole` is what it would be with each turn's request compressed
+by itself. `ledger_grew_bytes` is by how much the whole database grew, which has a record, its columns and its place in
+the chain for each turn as well, and the pages' own unused ends.
 """
 
 from __future__ import annotations
@@ -206,10 +208,12 @@ def converse(agent: Chat | Messages, turns: int) -> Json:
     """One conversation, held through a gateway of its own."""
     requests: list[bytes] = []
     with _upstream(agent) as port, running(Talking(), port) as target:
+        before = target.stats()["bytes"]
         for _ in range(turns):
             requests.append(json.dumps(agent.request()).encode())
             _post(f"http://127.0.0.1:{target.port}{agent.path}", requests[-1], target.headers)
         stored, read_ms = target.stored()
+        grown = target.stats()["bytes"] - before
     packed = [len(zstandard.ZstdCompressor(level=3).compress(one)) for one in requests]
     return {
         "conversation": f"{agent.path}{', streamed' if agent.stream else ''}",
@@ -218,6 +222,8 @@ def converse(agent: Chat | Messages, turns: int) -> Json:
         "transcript_bytes": packed[-1],
         "stored_bytes": stored,
         "ratio": round(stored / packed[-1], 2),
+        "ledger_grew_bytes": grown,
+        "ledger_ratio": round(grown / packed[-1], 2),
         "ratio_whole": round(sum(packed) / packed[-1], 1),
         "last_body_read_ms": round(read_ms, 2),
     }

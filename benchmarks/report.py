@@ -258,7 +258,8 @@ def _conversation(document: dict[str, Any]) -> list[str]:
     note = (
         "An agent with eight tools. `stored_bytes` are all its requests and answers as they lie in the ledger, "
         "`ratio` is their size over that of the last request compressed (zstd, level 3), `ratio_whole` what it would "
-        "be with each request kept whole.\n"
+        "be with each request kept whole. `ledger_ratio` counts all that the database grew by, records "
+        "and the unused ends of pages included.\n"
     )
     return ["## What a long conversation takes\n", _source(document), note, *table(head, cells)]
 
