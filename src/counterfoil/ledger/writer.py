@@ -61,8 +61,8 @@ BATCH_ROWS_MAX: Final = 256
 BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
 """Captured bytes of one commit, so that a few huge bodies do not hold up the small ones behind them."""
 
-GATHER_S: Final = 0.002
-GATHER_ROWS: Final = 32
+GATHER_S: Final = 0.003
+GATHER_ROWS: Final = 48
 GATHER_FROM_PER_S: Final = 3000
 
 SYNC_FAILURES_MAX: Final = 5
