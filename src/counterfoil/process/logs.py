@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from counterfoil.config.model import LogConfig
 
-FIELDS: Final = ("bodies", "checkpoints", "code", "reason", "run_id", "state", "status", "worker")
+FIELDS: Final = ("bodies", "checkpoints", "code", "keys", "reason", "run_id", "runs", "state", "status", "worker")
 """What our own loggers put beside an event. Others' extras stay out: nobody has checked that they hold no prompt."""
 
 
