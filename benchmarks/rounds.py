@@ -119,7 +119,7 @@ class Bench:
         self.port = int(_line(self._mock))
         self._serial = 0
         self._seed = 0
-        self._records: dict[str, int | None] = {}
+        self._records: dict[Target, int | None] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -145,19 +145,19 @@ class Bench:
         """One round."""
         self.behave(scenario.behaviour)
         hits = self.hits()
-        records = self._records[target.name] if target.name in self._records else target.records()
+        records = self._records[target] if target in self._records else target.records()
         round_ = self._measure(target, scenario)
         round_.mock_hits = self.hits() - hits
         after = target.records()
         round_.records = None if after is None or records is None else after - records
-        self._records[target.name] = after
+        self._records[target] = after
         if round_.records is not None and is_broken(round_.records, round_.mock_hits, round_.failed):
             round_.broken = f"{round_.records} records for {round_.mock_hits} calls at the mock, {round_.failed} failed"
         return round_
 
     def forget(self, target: Target) -> None:
         """Count the target's records anew before its next round: others than the rounds have made some."""
-        self._records.pop(target.name, None)
+        self._records.pop(target, None)
 
     def warm(self, target: Target) -> float:
         """Let a target compile, cache and connect until its cost no longer falls; gives its requests a second then.
