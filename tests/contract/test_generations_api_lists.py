@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from counterfoil.api.generations import EXPORT_ROWS
 from counterfoil.api.parts import Health
 from counterfoil.folder import DataFolder
 from counterfoil.record.charge import CostState
@@ -200,6 +202,21 @@ def test_an_export_is_whole_and_says_so(plane: ControlPlane, keys: dict[str, str
     manifest = json.loads(last)["manifest"]
     assert (manifest["records"], manifest["sha256"]) == (RECORDS, hashlib.sha256(b"".join(lines)).hexdigest())
     assert [json.loads(line)["request_id"] for line in lines] == [request_id(n) for n in range(RECORDS, 0, -1)]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_an_export_of_several_readings(tmp_path: Path, more: int) -> None:
+    """It is read in parts; none is missing or double, and the sums are of all."""
+    records = 2 * EXPORT_ROWS + more
+    folder = DataFolder.create(tmp_path / "data")
+    write(folder, [settlement(number) for number in range(1, records + 1)])
+    with serving(folder) as plane:
+        answer = plane.get("/v1/generations/export", plane.admin.create_key("acme", make_missing=True).key)
+    *lines, last = answer.body.splitlines(keepends=True)
+    manifest = json.loads(last)["manifest"]
+    assert (manifest["records"], manifest["sha256"]) == (records, hashlib.sha256(b"".join(lines)).hexdigest())
+    assert [json.loads(line)["request_id"] for line in lines] == [request_id(n) for n in range(records, 0, -1)]
+    assert manifest["cost_nanos"] == sum(json.loads(line)["cost_nanos"] for line in lines)
 
 
 def test_an_empty_export_has_its_manifest(plane: ControlPlane, keys: dict[str, str]) -> None:

@@ -5,7 +5,9 @@ Lists are newest first. Every sum says how many records it could not price, so a
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
@@ -26,6 +28,9 @@ from counterfoil.record.money import CURRENCY
 ERASE: Final = "generations:erase"
 THREADS: Final = 2
 """Lists read at once, in threads apart from the lookup's, so that an export cannot keep a lookup waiting."""
+EXPORT_ROWS: Final = 100
+EXPORT_REST: Final = 1.0
+"""An export reads so many records at a time, and rests for as long as that took: half of the time is the calls' own."""
 JSON_LINES: Final = "application/x-ndjson"
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"description": "A parameter is not valid; field names it."},
@@ -56,8 +61,9 @@ def router(parts: ControlParts) -> APIRouter:
         who = reading.principal(parts.directory, request)
         return msgspec.structs.replace(wanted, team_id=reading.team(who, team))
 
-    def read(request: Request, wanted: Filter, team: str | None, cursor: str | None, limit: int) -> Page:
-        return parts.reader.page(narrowed(request, wanted, team), parse_cursor(cursor), limit)
+    def read(request: Request, wanted: Filter, team: str | None, cursor: str | None, limit: int) -> bytes:
+        page = parts.reader.page(narrowed(request, wanted, team), parse_cursor(cursor), limit)
+        return page_answer([_listed(stored) for stored in page.records], cursor_text(page.next))
 
     @routes.get("/v1/generations/search", summary="Records, newest first", responses=_REFUSALS)
     async def search(
@@ -71,8 +77,7 @@ def router(parts: ControlParts) -> APIRouter:
 
         ``next`` is the cursor of the next page, null at the end; ``sums`` says what part of the cost is not known.
         """
-        page = await desk.run(read, request, wanted, team, cursor, limit)
-        return answers.raw(page_answer([_listed(stored) for stored in page.records], cursor_text(page.next)))
+        return answers.raw(await desk.run(read, request, wanted, team, cursor, limit))
 
     @routes.get("/v1/generations/summary", summary="Sums over records", responses=_REFUSALS)
     async def summary(request: Request, wanted: Wanted, team: Team = None) -> Response:
@@ -87,7 +92,7 @@ def router(parts: ControlParts) -> APIRouter:
         was cut short.
         """
         narrow = await desk.run(narrowed, request, wanted, team)
-        first = await desk.run(parts.reader.page, narrow, None, PAGE_ROWS_MAX)
+        first = await desk.run(parts.reader.page, narrow, None, EXPORT_ROWS)
         return StreamingResponse(_exported(desk, parts, narrow, first), media_type=JSON_LINES)
 
     @routes.delete("/v1/generations/{id}/content", summary="Erase what was captured", responses=_NOT_FOUND)
@@ -110,19 +115,41 @@ def router(parts: ControlParts) -> APIRouter:
 
 
 async def _exported(desk: Desk, parts: ControlParts, wanted: Filter, page: Page) -> AsyncIterator[bytes]:
-    count, digest, sums = 0, hashlib.sha256(), Sums()
+    exported = _Exported()
     while True:
-        lines = b"".join(_listed(stored) + b"\n" for stored in page.records)
-        for stored in page.records:
-            sums.add(stored.data)
-        digest.update(lines)
-        count += len(page.records)
+        began = time.monotonic()
+        lines = await desk.run(exported.add, page)
+        worked = time.monotonic() - began
         yield lines
         if page.next is None:
             break
         cursor: Cursor = page.next
-        page = await desk.run(parts.reader.page, wanted, cursor, PAGE_ROWS_MAX)
-    yield manifest(count, digest.hexdigest(), sums)
+        began = time.monotonic()
+        page = await desk.run(parts.reader.page, wanted, cursor, EXPORT_ROWS)
+        await asyncio.sleep(EXPORT_REST * (worked + time.monotonic() - began))
+    yield exported.manifest()
+
+
+class _Exported:
+    """What was exported so far. Used in a thread: a page of records takes longer than a call may be held up."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._digest = hashlib.sha256()
+        self._sums = Sums()
+
+    def add(self, page: Page) -> bytes:
+        """The lines of one page more."""
+        lines = b"".join(_listed(stored) + b"\n" for stored in page.records)
+        for stored in page.records:
+            self._sums.add(stored.data)
+        self._digest.update(lines)
+        self._count += len(page.records)
+        return lines
+
+    def manifest(self) -> bytes:
+        """The last line."""
+        return manifest(self._count, self._digest.hexdigest(), self._sums)
 
 
 def manifest(records: int, sha256: str, sums: Sums) -> bytes:
