@@ -113,6 +113,23 @@ def test_cut_anywhere(gateway: Gateway) -> None:
         assert set(pool.map(cut, range(1, len(request)))) == {"cut"}
 
 
+def test_the_end_of_a_head_is_no_request(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """A head that came in two reads: its second part alone is not taken for another request."""
+    request = post(PATH, asking("in-parts"), gateway.key())
+    at = request.index(b"\r\n") + 2
+    with RawClient(gateway.port) as client:
+        client.send(request[:at])
+        client.socket.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            client.socket.recv(1)
+        client.socket.settimeout(20)
+        client.send(request[at:])
+        assert answered(client.reply()) == "in-parts"
+        client.send(request[at:])
+        assert client.reply().status == 400
+    assert sum(b"in-parts" in seen.body for seen in upstream.seen) == 1
+
+
 @pytest.mark.parametrize("together", [2, 5])
 def test_several_in_one_read(gateway: Gateway, together: int) -> None:
     """Each is answered, in their order."""

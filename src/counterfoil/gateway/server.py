@@ -226,6 +226,7 @@ class ServerProtocol(HttpToolsProtocol):
             or not exchange.keep_alive
             or head.expects
             or self.pipeline
+            or not data.startswith(b"POST %b " % self.url)  # the head came in several reads: this is only its end
         ):
             return
         found = _LENGTH_LINE.search(data, 0, len(data) - exchange.body_size)
