@@ -30,6 +30,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, cast
 
+import msgspec
 from msgspec import UNSET
 
 from counterfoil.record.money import NANOS_PER_DOLLAR
@@ -490,15 +491,11 @@ def unseen(usage: Usage, meters: dict[str, int]) -> Usage:
     missing = {name: least for name, least in meters.items() if name.partition(".")[0] not in counted}
     if not missing:
         return usage
-    return Usage(
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.total_tokens,
-        usage.prompt_tokens_details,
-        usage.completion_tokens_details,
-        {**(usage.meters or {}), **{name: least for name, least in missing.items() if least}} or UNSET,
-        UsageSource.PARTIAL,
-        tuple(missing),
+    return msgspec.structs.replace(
+        usage,
+        meters={**(usage.meters or {}), **{name: least for name, least in missing.items() if least}} or UNSET,
+        source=UsageSource.PARTIAL,
+        estimated=tuple(missing),
     )
 
 
@@ -506,12 +503,4 @@ def partial(usage: Usage) -> Usage:
     """The same usage, of an answer that broke off before its final count."""
     if usage.source is not UsageSource.REPORTED:
         return usage
-    return Usage(
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.total_tokens,
-        usage.prompt_tokens_details,
-        usage.completion_tokens_details,
-        usage.meters,
-        UsageSource.PARTIAL,
-    )
+    return msgspec.structs.replace(usage, source=UsageSource.PARTIAL)
