@@ -96,7 +96,6 @@ def _kill_after(child: subprocess.Popen[bytes], seconds: float, told: Told) -> N
     child.wait()
     os.set_blocking(child.stdout.fileno(), True)
     told.hear(said + child.stdout.read())
-    child.stdout.close()
 
 
 def _recover_and_check(folder: DataFolder, told: Told) -> None:
@@ -134,8 +133,13 @@ def test_kill_at_any_instant(tmp_path: Path) -> None:
             told = Told()
             first = 1
         children = [_child(folder, first + 100_000 * each, chance.choice([1, 4, 40])) for each in range(1 + kill % 2)]
-        for child in children:
-            _kill_after(child, chance.choice([chance.random() * 0.02, chance.random() * 0.4]), told)
+        try:
+            for child in children:
+                _kill_after(child, chance.choice([chance.random() * 0.02, chance.random() * 0.4]), told)
+        finally:
+            for child in children:
+                child.kill()
+                child.communicate()
         first += 200_000
         _recover_and_check(folder, told)
     assert told.acknowledged

@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
-from counterfoil.ledger.database import Durability, wait_briefly
+from counterfoil.ledger.database import Durability, keep_a_log, wait_briefly
 
 SWEPT_ROWS: Final = 64
 """Expired claims that each new one takes away with it, so that the table is as long as a day's keys and no longer."""
@@ -129,7 +129,7 @@ class Claims:
         fcntl.lockf(self._lock, fcntl.LOCK_EX, 1, self._writer)
         connection = apsw.Connection(str(self._path))
         wait_briefly(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
+        keep_a_log(connection)
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'fsync' else 'NORMAL'}")
         connection.execute(_SCHEMA)
         self._drop_orphans(connection)

@@ -53,7 +53,7 @@ def open_writer(path: Path, durability: Durability, vfs: str | None = None) -> a
         wait_briefly(connection)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        keep_a_log(connection)
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'fsync' else 'NORMAL'}")
         connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
@@ -89,6 +89,24 @@ def wait_briefly(connection: apsw.Connection) -> None:
         return time.monotonic() < deadline
 
     connection.set_busy_handler(wait)
+
+
+def keep_a_log(connection: apsw.Connection) -> None:
+    """Put the database into write-ahead mode, also when several processes make it at the same time.
+
+    For this one change SQLite does not ask the busy handler: who finds another at it is told :class:`apsw.BusyError` at
+    once, and has only to look again. Raises that after :data:`BUSY_WAIT_S`.
+    """
+    deadline = time.monotonic() + BUSY_WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_STEP_S)
+        else:
+            return
 
 
 def migrate(connection: apsw.Connection) -> None:

@@ -217,7 +217,8 @@ def _open(path: Path) -> apsw.Connection:
     connection = apsw.Connection(str(path))
     try:
         database.wait_briefly(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
+        database.keep_a_log(connection)
+        connection.transaction_mode = "IMMEDIATE"  # two may make it at once: the second waits, and sees what is there
         connection.execute("PRAGMA synchronous = NORMAL")  # derived: what a loss of power takes is derived again
         with connection:
             if connection.pragma("user_version") != _VERSION:

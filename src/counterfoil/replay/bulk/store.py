@@ -24,6 +24,7 @@ from msgspec import Struct
 from counterfoil.capture.seal import derive
 from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.folder import DataFolder
+from counterfoil.ledger.database import keep_a_log
 from counterfoil.record import ids
 from counterfoil.replay.bulk.asked import Asked
 from counterfoil.replay.bulk.outcome import Result, Verdict
@@ -262,7 +263,7 @@ class RunStore:
 
     def _prepare(self) -> None:
         database = self._database
-        database.execute("PRAGMA journal_mode = WAL")
+        keep_a_log(database)
         database.execute("PRAGMA synchronous = NORMAL")  # what a power loss takes is in the ledger still
         version = database.pragma("user_version")
         if version > SCHEMA_VERSION:
