@@ -194,9 +194,8 @@ def _memory(documents: Documents) -> list[Goal]:
     if not grown:
         return []
     slope = grown["bytes_per_100k_calls"] / 1e6
-    # An hour at a thousand calls a second.
-    hourly = slope * 36
-    text = f"{slope:.2f} in 100,000 of {grown['calls']:,} calls; {hourly:.1f} in 3,600,000"
+    hourly = slope * grown["calls"] / 100_000 * 60 / grown["minutes"]
+    text = f"{hourly:.2f} in an hour at this pace ({grown['minutes']:g} minutes, {grown['calls']:,} calls)"
     return [Goal("P11", "growth under load, MB", "≤ 1 in an hour", hourly <= 1, {OURS: text})]
 
 
