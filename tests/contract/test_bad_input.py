@@ -36,9 +36,17 @@ def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]
                 "anthropic": {"base_url": upstream.base_url, "api_key": "k"},
                 "google": {"base_url": upstream.base_url.replace("/v1", "/v1beta"), "api_key": "k"},
             },
-            "limits": {"body_bytes": 1 << 20, "header_bytes": 16 << 10, "header_seconds": 1, "body_seconds": 1},
+            "limits": {"body_bytes": 1 << 20, "header_bytes": 16 << 10},
         }
     )
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def impatient(start_gateway: Any) -> Iterator[Gateway]:
+    """Give one that waits a second at the most for the rest of a request."""
+    running = start_gateway({"providers": {}, "limits": {"header_seconds": 1, "body_seconds": 1}})
     yield running
     running.stop()
 
@@ -311,10 +319,10 @@ def test_a_body_shorter_than_its_length_is_said_and_recorded(gateway: Gateway) -
     assert (reply.status, gateway.record(reply.generation_id)["error_code"]) == (400, "user:incomplete_body")
 
 
-def test_a_body_that_never_ends_times_out(gateway: Gateway) -> None:
+def test_a_body_that_never_ends_times_out(impatient: Gateway) -> None:
     """408 after body_seconds, recorded."""
-    reply = ask(gateway, post(CHAT, GOOD, gateway.key(), content_length=str(len(GOOD) + 10)))
-    assert (reply.status, gateway.record(reply.generation_id)["error_code"]) == (408, "user:request_timeout")
+    reply = ask(impatient, post(CHAT, GOOD, impatient.key(), content_length=str(len(GOOD) + 10)))
+    assert (reply.status, impatient.record(reply.generation_id)["error_code"]) == (408, "user:request_timeout")
 
 
 def test_bytes_behind_a_body_are_no_part_of_it(gateway: Gateway) -> None:
@@ -375,9 +383,9 @@ def test_a_head_too_large_gives_431(gateway: Gateway) -> None:
         assert client.reply().status == 431
 
 
-def test_a_head_too_slow_gives_408(gateway: Gateway) -> None:
+def test_a_head_too_slow_gives_408(impatient: Gateway) -> None:
     """The head is bounded in time, counted from its first byte."""
-    with RawClient(gateway.port) as client:
+    with RawClient(impatient.port) as client:
         client.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n")
         assert client.reply().status == 408
 

@@ -32,6 +32,7 @@ from counterfoil.tenancy.admin import Admin
 from emulators.cassette import Cassette, Take
 from emulators.gateway import Gateway
 from emulators.raw import RawClient, post
+from emulators.waiting import PATIENCE_S
 
 CHAT = "/v1/chat/completions"
 MODEL = "openai/gpt-4o-mini"
@@ -109,6 +110,15 @@ def test_an_export_holds_whole_answers_and_reads_like_a_diff(gateway: Gateway, t
     assert b"cf_sk_" not in path.read_bytes()
 
 
+def _end(process: subprocess.Popen[str]) -> int:
+    """Ask it to end, and see to it that it does; give its status."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(PATIENCE_S)
+    finally:
+        process.kill()
+
+
 def test_a_served_cassette_answers_with_no_gateway(gateway: Gateway, tmp_path: Path) -> None:
     """The command serves every recording to any key and to none; misses say what is near; records can be looked up."""
     path = tmp_path / "c.jsonl"
@@ -136,8 +146,8 @@ def test_a_served_cassette_answers_with_no_gateway(gateway: Gateway, tmp_path: P
             assert (record["cost_state"], record["usage"]["total_tokens"]) == ("playback", 12)
             assert not list(tmp_path.glob("counterfoil-data*"))
         finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            status = _end(process)
+    assert status == 0
 
 
 def test_an_imported_cassette_answers_in_another_ledger(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from emulators.scripted import (
     chat_frames,
     chunked,
 )
+from emulators.waiting import PATIENCE_S, wait_until
 
 
 def sse(*events: dict[str, Any]) -> list[bytes]:
@@ -124,20 +124,12 @@ def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]
         base_url = upstream.base_url.replace("/v1", "/v1beta") if name == "google" else upstream.base_url
         one = {"type": name, "base_url": base_url, "api_key": "k", "prices": name}
         providers[f"{name}-cancel"] = {**one, "on_disconnect": "cancel"}
-        providers[f"{name}-drain"] = {**one, "on_disconnect": "drain", "drain_seconds": 5}
+        providers[f"{name}-drain"] = {**one, "on_disconnect": "drain", "drain_seconds": PATIENCE_S}
         providers[f"{name}-brief"] = {**one, "on_disconnect": "drain", "drain_seconds": 0.5}
     running = start_gateway({"providers": providers, "estimates": {"tokens": False}})
     running.key()
     yield running
     running.stop()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 8.0) -> None:
-    """Return when ``condition()`` holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def steps_of(protocol: Protocol, *, stream: bool) -> list[Step]:

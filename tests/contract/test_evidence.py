@@ -20,7 +20,7 @@ from emulators import sink
 from emulators.control import request_id, serving, settlement, write
 from emulators.gateway import Gateway
 from emulators.scripted import ScriptedUpstream, answer, chat_answer
-from faults import checker
+from emulators.waiting import wait_until
 
 SCRIPT = Path(__file__).parents[1] / "faults" / "check_proof.py"
 CALLS = 3
@@ -58,7 +58,7 @@ def place(start_gateway: Any) -> Iterator[Place]:
         ]
         admin = gateway.command("keys", "create", "--scopes", "admin").stdout.strip()
         made = Place(gateway, ids, key, gateway.key("other"), admin)
-        checker.wait_until(lambda: proof(made, ids[-1]).status == 200)
+        wait_until(lambda: proof(made, ids[-1]).status == 200)
         yield made
         gateway.stop()
 

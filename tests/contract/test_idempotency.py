@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,11 @@ from emulators.scripted import (
     chat_frames,
     chunked,
 )
+from emulators.waiting import PATIENCE_S, wait_until
 
 CHAT = "/v1/chat/completions"
 UNARY = b'{"model":"local/gpt-4o-mini","messages":[]}'
+HASTY = UNARY.replace(b"local/", b"hasty/")
 STREAM = b'{"model":"local/gpt-4o-mini","messages":[],"stream":true}'
 FRAMES = chat_frames("one", "two", "three")
 DELIVERED = b"".join((*FRAMES[:-2], FRAMES[-1]))  # without the usage that only we asked for
@@ -43,12 +44,15 @@ def upstream() -> Iterator[ScriptedUpstream]:
 
 
 def settings(upstream: ScriptedUpstream) -> dict[str, Any]:
-    """A gateway in front of ``upstream`` with a short patience, and a provider that is not there."""
-    quick = {"connect_seconds": 1, "first_byte_seconds": 2, "idle_seconds": 2, "total_seconds": 10}
-    one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai", "timeouts": quick}
+    """A gateway in front of ``upstream``, once with a short patience, and of a provider that is not there."""
+    one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai"}
     return {
-        "providers": {"local": one, "nobody": {**one, "base_url": "http://127.0.0.1:9/v1"}},
-        "idempotency": {"wait_seconds": 15},
+        "providers": {
+            "local": one,
+            "hasty": {**one, "timeouts": {"first_byte_seconds": 2}},
+            "nobody": {**one, "base_url": "http://127.0.0.1:9/v1"},
+        },
+        "idempotency": {"wait_seconds": PATIENCE_S},
     }
 
 
@@ -76,10 +80,19 @@ def mark(request: pytest.FixtureRequest) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
 
 
-def call(gateway: Gateway, idempotency_key: str, body: bytes = UNARY, key: str | None = None, **headers: str) -> Reply:
-    """One call with an idempotency key, on a connection of its own."""
+def call(
+    gateway: Gateway,
+    idempotency_key: str,
+    body: bytes = UNARY,
+    key: str | None = None,
+    sent: list[str] | None = None,
+    **headers: str,
+) -> Reply:
+    """One call with an idempotency key, on a connection of its own; ``sent`` is told when all of it is under way."""
     with RawClient(gateway.port) as client:
         client.send(post(CHAT, body, key or gateway.key(), idempotency_key=idempotency_key, **headers))
+        if sent is not None:
+            sent.append(idempotency_key)
         return client.reply()
 
 
@@ -90,14 +103,6 @@ def is_repeat(reply: Reply, first: Reply) -> bool:
         and reply.headers.get("idempotent-replayed") == "true"
         and reply.headers["x-counterfoil-repeat-of"] == first.generation_id != reply.generation_id
     )
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 8.0) -> None:
-    """Return when ``condition()`` holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("body", [UNARY, STREAM], ids=["unary", "stream"])
@@ -264,7 +269,7 @@ def test_what_was_never_sent_does_not_stick_to_the_key(gateway: Gateway, upstrea
     ("script", "body"),
     [
         ([Reset()], UNARY),
-        ([Hang()], UNARY),
+        ([Hang()], HASTY),
         ([Send(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"), Close()], UNARY),
         ([*chunked(*FRAMES[:3], end=False), Reset()], STREAM),
     ],
@@ -290,11 +295,11 @@ def test_who_waited_gets_the_error_that_the_first_got(gateway: Gateway, upstream
     """A storm of repeats of a call that fails is one call, not one after the other."""
     free, seen = threading.Event(), len(upstream.seen)
     upstream.script = [Until(free), *answer(b'{"error":{"message":"slow down"}}', 429, retry_after="3")]
+    sent: list[str] = []
     with ThreadPoolExecutor(20) as pool:
-        waiting = [pool.submit(call, gateway, mark) for _ in range(20)]
-        wait_until(lambda: len(upstream.seen) > seen)
-        wait_until(lambda: gateway_connections(gateway) >= 20)
-        call(gateway, mark + "-behind", UNARY.replace(b"local/", b"nobody/"))  # when this is answered, those were read
+        waiting = [pool.submit(call, gateway, mark, sent=sent) for _ in range(20)]
+        wait_until(lambda: len(upstream.seen) > seen and len(sent) == 20)
+        all_wait(gateway, mark)
         free.set()
         replies = [one.result() for one in waiting]
     assert len(upstream.seen) == seen + 1
@@ -306,11 +311,25 @@ def test_who_waited_gets_the_error_that_the_first_got(gateway: Gateway, upstream
         assert (record["status_code"], record["error_code"]) == (429, "upstream:rate_limited")
 
 
-def gateway_connections(gateway: Gateway) -> int:
-    """Connections that clients have open to the gateway."""
+def all_wait(gateway: Gateway, mark: str, workers: int = 1) -> None:
+    """Return when everything that was sent has been read, and every worker has looked up what its keys stand for."""
+    wait_until(lambda: unread(gateway) == 0)
+    answered: set[str] = set()
+
+    def all_have_answered() -> bool:  # a worker looks keys up one after the other: this one comes behind the others
+        behind = call(gateway, f"{mark}-behind", UNARY.replace(b"local/", b"nobody/"))
+        answered.add(gateway.record(behind.generation_id)["chain"]["writer"])
+        return len(answered) == workers
+
+    wait_until(all_have_answered)
+
+
+def unread(gateway: Gateway) -> int:
+    """Connections to the gateway that it has not accepted yet, or on which something waits for it. proc(5), tcp."""
     mine = f"0100007F:{gateway.port:04X}"
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return sum(1 for line in lines if line.split()[1] == mine and line.split()[3] == "01")
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    open_ones = [line for line in lines if (line[1], line[3]) == (mine, "01")]
+    return sum(line[9] == "0" or line[4].rpartition(":")[2] != "00000000" for line in open_ones)
 
 
 @pytest.mark.parametrize("policy", ["metadata", "off"])
@@ -320,11 +339,11 @@ def test_without_bodies_a_repeat_is_refused_and_nothing_is_bought_again(
     """409 that names the first call. Under way, a repeat still joins: that needs no body on the disk."""
     free, seen = threading.Event(), len(upstream.seen)
     upstream.script = [Until(free), *answer(chat_answer())]
+    sent: list[str] = []
     with ThreadPoolExecutor(2) as pool:
-        two = [pool.submit(call, gateway, mark, x_counterfoil_capture=policy) for _ in range(2)]
-        wait_until(lambda: len(upstream.seen) > seen)
-        wait_until(lambda: gateway_connections(gateway) >= 2)
-        call(gateway, mark + "-behind", UNARY.replace(b"local/", b"nobody/"))  # when this is answered, both were read
+        two = [pool.submit(call, gateway, mark, sent=sent, x_counterfoil_capture=policy) for _ in range(2)]
+        wait_until(lambda: len(upstream.seen) > seen and len(sent) == 2)
+        all_wait(gateway, mark)
         free.set()
         bodies = {one.result().body for one in two}
     assert len(bodies) == 1
@@ -433,10 +452,11 @@ def test_workers_share_what_a_key_stands_for(pair: Gateway, upstream: ScriptedUp
     """Forty repeats over two workers while the call is under way, and forty after it: one call, one answer."""
     free, seen = threading.Event(), len(upstream.seen)
     upstream.script = [Until(free), *answer(chat_answer())]
+    sent: list[str] = []
     with ThreadPoolExecutor(40) as pool:
-        waiting = [pool.submit(call, pair, mark) for _ in range(40)]
-        wait_until(lambda: len(upstream.seen) > seen)
-        wait_until(lambda: gateway_connections(pair) >= 40)
+        waiting = [pool.submit(call, pair, mark, sent=sent) for _ in range(40)]
+        wait_until(lambda: len(upstream.seen) > seen and len(sent) == 40)
+        all_wait(pair, mark, 2)
         free.set()
         replies = [one.result() for one in waiting]
         replies += list(pool.map(lambda _: call(pair, mark), range(40)))
@@ -449,14 +469,15 @@ def test_workers_share_an_error_too(pair: Gateway, upstream: ScriptedUpstream, m
     """Who waited in another worker gets the same status and code, in the gateway's words."""
     free, seen = threading.Event(), len(upstream.seen)
     upstream.script = [Until(free), *answer(b'{"error":{"message":"slow down"}}', 429)]
+    sent: list[str] = []
     with ThreadPoolExecutor(40) as pool:
-        waiting = [pool.submit(call, pair, mark) for _ in range(40)]
-        wait_until(lambda: len(upstream.seen) > seen)
-        wait_until(lambda: gateway_connections(pair) >= 40)
+        waiting = [pool.submit(call, pair, mark, sent=sent) for _ in range(40)]
+        wait_until(lambda: len(upstream.seen) > seen and len(sent) == 40)
+        all_wait(pair, mark, 2)
         free.set()
         replies = [one.result() for one in waiting]
     assert {reply.status for reply in replies} == {429}
-    assert len(upstream.seen) <= seen + 2  # whoever was not yet read when the first ended is a caller of its own
+    assert len(upstream.seen) == seen + 1
 
 
 def test_a_restart_forgets_no_key(start_gateway: Any, upstream: ScriptedUpstream, mark: str) -> None:

@@ -16,9 +16,9 @@ from emulators import inprocess
 from emulators.bulk import call, ended, record, report, results, started, until
 from emulators.inprocess import InProcess
 from emulators.scripted import ScriptedUpstream, Seen, answer, chat_answer
+from emulators.waiting import PATIENCE_S
 
 PROMPTS = 12
-SECONDS_MAX = 30
 
 
 class Provider:
@@ -32,7 +32,7 @@ class Provider:
 
     def __call__(self, seen: Seen):
         self.asked_at.append(time.monotonic())
-        self.gate.wait(SECONDS_MAX)
+        self.gate.wait(PATIENCE_S)
         asked = seen.json
         if self.refuse:
             self.refuse -= 1

@@ -23,7 +23,7 @@ from emulators.control import settlement, write
 from emulators.gateway import Gateway
 from emulators.ledgers import verified
 from emulators.scripted import ScriptedUpstream, answer, chat_answer
-from faults import checker
+from emulators.waiting import wait_until
 
 SCRIPT = Path(__file__).parents[1] / "faults" / "check_proof.py"
 CALL = {"model": "local/gpt-4o-mini", "messages": [{"role": "user", "content": "yes?"}]}
@@ -99,7 +99,7 @@ def test_a_record_is_proven_by_whichever_key_was_noted(exchange: Exchange, tmp_p
     assert [status(key) for key in (exchange.public_key, now)] == [0, 1]
     later = gateway.request("POST", "/v1/chat/completions", CALL, key=exchange.used).headers["x-request-id"]
     path = f"/v1/generations/{later}/proof"
-    checker.wait_until(lambda: gateway.request("GET", path, key=exchange.used).status == 200)
+    wait_until(lambda: gateway.request("GET", path, key=exchange.used).status == 200)
     newer = gateway.request("GET", path, key=exchange.used).json()
     assert (newer["public_key"], newer.get("handovers")) == (now, None)
 
@@ -112,7 +112,7 @@ def test_a_key_moves_to_the_new_pepper_when_it_is_used(exchange: Exchange) -> No
     def waiting() -> int:
         return json.loads(gateway.command("secrets", "show", "--json").stdout)["pepper"]["older"][0]["keys"]
 
-    checker.wait_until(lambda: waiting() == 1)
+    wait_until(lambda: waiting() == 1)
     assert gateway.stop() == 0
     refused = gateway.command("secrets", "retire", check=False)
     assert (refused.returncode, "1 keys have not been used" in refused.stderr) == (1, True)

@@ -13,8 +13,7 @@ import pytest
 
 from counterfoil.process import alone
 from emulators.gateway import Gateway
-
-SECONDS_MAX = 60
+from emulators.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def test_it_is_the_process_that_was_started(gateway: Gateway) -> None:
 def test_it_holds_its_folder(gateway: Gateway) -> None:
     """The lock outlives the change of interpreters: a second gateway on the folder is refused."""
     command = [sys.executable, "-m", "counterfoil", "serve", "--config", str(gateway.config), "--port", "0"]
-    second = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert second.returncode == 1
     assert "Another gateway is running" in second.stderr
 
@@ -61,7 +60,7 @@ def test_its_configuration_is_not_in_its_arguments_or_environment(tmp_path: Path
 def test_an_interrupt_ends_it_in_order(gateway: Gateway) -> None:
     """Ctrl-C is a stop like any other: no traceback, and everything written."""
     os.kill(gateway.process.pid, signal.SIGINT)
-    assert gateway.process._popen.wait(SECONDS_MAX) == 0
+    assert gateway.process._popen.wait(PATIENCE_S) == 0
     assert "Traceback" not in (gateway.folder / "gateway.log").read_text()
     assert gateway.command("ledger", "verify").returncode == 0
 
@@ -77,5 +76,5 @@ def test_it_says_where_it_listens(gateway: Gateway) -> None:
     log = (gateway.folder / "gateway.log").read_text()
     assert f"Counterfoil listens on {gateway.url}" in log
     assert str(gateway.data) in log
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=SECONDS_MAX):
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_S):
         pass

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS_MAX = 60
+from emulators.waiting import PATIENCE_S
 
 
 def serve(
@@ -27,7 +27,7 @@ def serve(
         (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules[{hides!r}] = None\n")
         environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment.get("PYTHONPATH", "")])
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=SECONDS_MAX, check=False, cwd=folder, env=environment
+        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=folder, env=environment
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
+import threading
 from collections.abc import Iterator
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,17 +21,21 @@ from emulators.scripted import (
     ScriptedUpstream,
     Send,
     Step,
+    Until,
     Wait,
     answer,
     chat_answer,
     chat_frames,
     chunked,
 )
+from emulators.waiting import PATIENCE_S, wait_until
 
 CHAT = "/v1/chat/completions"
 UNARY = b'{"model":"local/gpt-4o-mini","messages":[]}'
 STREAM = b'{"model":"local/gpt-4o-mini","messages":[],"stream":true}'
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+IMPATIENT = {"upstream:timeout": "silent", "upstream:idle_timeout": "stalled"}
+"""Which provider is given up on with which error."""
 SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 
 
@@ -43,14 +48,15 @@ def upstream() -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture(scope="module")
 def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]:
-    """Give a gateway with short timeouts in front of it, of a port where nobody is, and of a drained provider."""
-    quick = {"connect_seconds": 1, "first_byte_seconds": 0.6, "idle_seconds": 0.6, "total_seconds": 3}
-    one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai", "timeouts": quick}
+    """Give a gateway in front of it, with a short time for the first byte or between two or not, and of nobody."""
+    one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai"}
     running = start_gateway(
         {
             "providers": {
                 "local": one,
-                "drained": {**one, "on_disconnect": "drain", "drain_seconds": 5},
+                "silent": {**one, "timeouts": {"first_byte_seconds": 0.6}},
+                "stalled": {**one, "timeouts": {"idle_seconds": 1.5}},
+                "drained": {**one, "on_disconnect": "drain", "drain_seconds": PATIENCE_S},
                 "nobody": {**one, "base_url": "http://127.0.0.1:9/v1"},
             },
             "models": {
@@ -112,7 +118,8 @@ def test_a_broken_answer_becomes_a_clear_error(
 ) -> None:
     """The client gets an error in its own shape, never half an answer; the record names the fault and the attempt."""
     upstream.script = script
-    reply = call(gateway)
+    body = UNARY.replace(b"local/", IMPATIENT.get(code, "local").encode() + b"/")
+    reply = call(gateway, body)
     assert reply.status == status
     assert reply.json()["error"]["code"] == code
     record = gateway.record(reply.generation_id)
@@ -122,7 +129,7 @@ def test_a_broken_answer_becomes_a_clear_error(
     assert record["cost_nanos"] == 0
     told = record["attempts"][0]["status_code"] or 0
     assert record["cost_state"] == ("free" if told >= 300 else "unknown")  # silence may have been charged for
-    assert record["replay_request"] == json.loads(UNARY)
+    assert record["replay_request"] == json.loads(body)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +178,7 @@ def test_a_stream_that_breaks_ends_in_an_error_frame(
 ) -> None:
     """What came is delivered, then one error frame that the SDK raises; the record counts no tokens it did not see."""
     upstream.script = script
-    reply = call(gateway, STREAM)
+    reply = call(gateway, STREAM.replace(b"local/", IMPATIENT.get(code, "local").encode() + b"/"))
     delivered = frames_of(*FRAMES[:3])
     assert reply.status == 200
     assert reply.body.startswith(delivered)
@@ -311,9 +318,16 @@ def test_a_connection_the_provider_closed_while_idle_is_not_used_again(
 ) -> None:
     """The next call goes over a new connection and succeeds."""
     upstream.script = [*answer(chat_answer()), Close()]
-    assert call(gateway).status == 200
-    wait_until(lambda: True, seconds=0.1)
-    assert call(gateway).status == 200
+    for _ in range(2):
+        assert call(gateway).status == 200
+        wait_until(lambda: not connections_to(gateway, upstream.port))
+
+
+def connections_to(gateway: Gateway, port: int) -> int:
+    """How many connections to ``port`` the gateway's process holds, given up by the other side or not."""
+    held = {entry.readlink().name for entry in Path(f"/proc/{gateway.process.pid}/fd").iterdir() if entry.is_symlink()}
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(line[2] == f"0100007F:{port:04X}" and f"socket:[{line[9]}]" in held for line in lines)
 
 
 @pytest.mark.parametrize("body", [UNARY, STREAM], ids=["unary", "stream"])
@@ -342,8 +356,10 @@ def test_a_client_that_leaves_a_stream_ends_it_upstream(gateway: Gateway, upstre
 def test_a_drained_provider_is_read_to_its_end(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     """With on_disconnect: drain the usage is the provider's own, although nobody was there to read the answer."""
     head, *frames = chunked(*FRAMES)
-    upstream.script = [head, *frames[:2], Wait(0.3), *frames[2:]]
+    left = threading.Event()
+    upstream.script = [head, *frames[:2], Until(left), *frames[2:]]
     generation_id = leave_after_first_frame(gateway, "drained")
+    left.set()
     record = wait_for_record(gateway, generation_id)
     assert (record["status_code"], record["error_code"]) == (499, "user:client_disconnected")
     assert record["usage"]["source"] == "reported"
@@ -383,11 +399,3 @@ def wait_for_record(gateway: Gateway, generation_id: str) -> dict[str, Any]:
     """The record, once it is there."""
     wait_until(lambda: gateway.look_up(generation_id).status == 200)
     return gateway.record(generation_id)
-
-
-def wait_until(condition: Any, seconds: float = 8.0) -> None:
-    """Return when ``condition()`` holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)

@@ -54,10 +54,14 @@ def hasty() -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture(scope="module")
 def gateway(start_gateway: Any, upstream: ScriptedUpstream, hasty: ScriptedUpstream) -> Iterator[Gateway]:
-    """Give a gateway with short timeouts in front of both. It estimates nothing: what counts here is what was said."""
-    quick = {"connect_seconds": 2, "first_byte_seconds": 3, "idle_seconds": 1.5, "total_seconds": 30}
-    one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai", "timeouts": quick}
-    providers = {"local": one, "hasty": {**one, "base_url": hasty.base_url}}
+    """Give a gateway in front of both. It estimates nothing: what counts here is what was said."""
+    one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai"}
+    providers = {
+        "local": one,
+        "silent": {**one, "timeouts": {"first_byte_seconds": 1.5}},
+        "stalled": {**one, "timeouts": {"idle_seconds": 1.5}},
+        "hasty": {**one, "base_url": hasty.base_url},
+    }
     models = {"safe": ["local/down", "local/gpt-4o-mini"]}
     running = start_gateway({"providers": providers, "models": models, "estimates": {"tokens": False}})
     running.key()
@@ -222,7 +226,7 @@ def test_what_is_no_answer_is_a_clean_error(
 ) -> None:
     """502 or 504 in the client's own protocol, whatever bytes came; the next call works."""
     upstream.script = [Send(said), then]
-    reply = call(gateway, body)
+    reply = call(gateway, body.replace(b"local/", b"silent/") if code == "upstream:timeout" else body)
     assert (reply.status, reply.json()["error"]["code"]) == (504 if code == "upstream:timeout" else 502, code)
     record = gateway.record(reply.generation_id)
     assert (record["error_code"], record["usage"]["source"], record["cost_nanos"]) == (code, "absent", 0)
@@ -317,7 +321,7 @@ def test_a_line_of_64_mib_passes_in_bounded_memory(gateway: Gateway, upstream: S
 def test_a_line_without_end_is_cut_when_its_provider_falls_silent(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     """A line is no frame until it ends: the client has what came, and an error frame."""
     upstream.script = [*chunked(*FRAMES[:2], b"data: " + b"x" * (3 * MIB), end=False), Hang()]
-    reply = call(gateway, STREAM)
+    reply = call(gateway, STREAM.replace(b"local/", b"stalled/"))
     assert reply.status == 200
     assert b"upstream:idle_timeout" in reply.body[-400:]
     assert gateway.record(reply.generation_id)["error_code"] == "upstream:idle_timeout"

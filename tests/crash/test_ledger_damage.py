@@ -25,6 +25,7 @@ from counterfoil.ledger.witness import FolderPlace
 from counterfoil.tenancy.admin import Admin
 from emulators.control import request_id, settlement
 from emulators.ledgers import all_ids, intent, opened, verified
+from emulators.waiting import until
 
 RECORDS = 60
 IN_FLIGHT = 5
@@ -53,9 +54,9 @@ class Torn:
                 await self._settle(ledger, [number])
             for number in range(RECORDS + 1, RECORDS + 1 + IN_FLIGHT):
                 ledger.admit(intent(number))
-            async with asyncio.timeout(10):
-                while ledger.unwitnessed or ledger.last_checkpoint_ms is None:  # noqa: ASYNC110  # it signs when it will
-                    await asyncio.sleep(0.01)
+            await until(
+                lambda: ledger.last_checkpoint_ms is not None and not ledger.unwitnessed
+            )  # it signs when it will
             crashed = self.copies / "crashed"
             shutil.copytree(self.folder.root, crashed)  # as a kill would leave it
         self.crashed = crashed

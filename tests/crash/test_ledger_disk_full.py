@@ -22,6 +22,7 @@ from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.query import LedgerReader
 from emulators.control import request_id, settlement
 from emulators.ledgers import intent, opened, verified
+from emulators.waiting import until
 
 DISK_MIB = 128
 
@@ -57,9 +58,7 @@ def _fill(disk: Path) -> Path:
 
 
 async def _until_healthy(ledger: Ledger, wanted: bool) -> None:
-    async with asyncio.timeout(15):
-        while ledger.healthy is not wanted:  # noqa: ASYNC110  # it heals on the writer's schedule
-            await asyncio.sleep(0.02)
+    await until(lambda: ledger.healthy is wanted)  # it heals on the writer's schedule
 
 
 async def test_full_and_healed(disk: Path) -> None:

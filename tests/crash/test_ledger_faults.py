@@ -22,6 +22,7 @@ from counterfoil.ledger.query import LedgerReader
 from emulators.control import request_id, settlement
 from emulators.faulty_disk import Disk, Event, failure
 from emulators.ledgers import all_ids, intent, opened, verified
+from emulators.waiting import PATIENCE_S, until
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -51,9 +52,7 @@ async def _settle(ledger: Ledger, number: int, **fields: Any) -> None:
 
 
 async def _healthy(ledger: Ledger) -> None:
-    async with asyncio.timeout(15):
-        while not ledger.healthy:  # noqa: ASYNC110  # it heals on the writer's schedule
-            await asyncio.sleep(0.01)
+    await until(lambda: ledger.healthy)  # it heals on the writer's schedule
 
 
 def _once(disk: Disk, kind: str, nth: int, suffix: str = "") -> list[Event]:
@@ -134,7 +133,7 @@ async def test_while_it_fails_nobody_is_told_otherwise(
         reader = LedgerReader(folder)
         assert [reader.find("acme", request_id(n)) is not None for n in (1, 2)] == [True, False]
         disk.judge = lambda _: None
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE_S)
         await _healthy(ledger)
         found = reader.find("acme", request_id(2))
         assert found is not None
@@ -165,7 +164,7 @@ async def test_after_patience_the_caller_is_told(
             ledger.settle(msgspec.structs.replace(settlement(n, stream=stream), slot=slot))
             for n, slot in zip((2, 3), slots, strict=True)
         ]
-        told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+        told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), PATIENCE_S)
         assert [getattr(each, "code", None) for each in told] == ["gateway:ledger_unavailable"] * 2
         disk.judge = lambda _: None
         await _healthy(ledger)
@@ -189,7 +188,7 @@ async def test_a_refused_call_is_told_and_dropped(
         _always(disk, "write")
         for number in range(2, 20):
             with pytest.raises(GatewayFault):
-                await asyncio.wait_for(ledger.settle(settlement(number)), 5)
+                await asyncio.wait_for(ledger.settle(settlement(number)), PATIENCE_S)
         assert ledger.depth <= 1
         disk.judge = lambda _: None
         await _healthy(ledger)
@@ -205,7 +204,7 @@ async def test_a_disk_that_never_syncs_poisons(folder: DataFolder, disk: Disk) -
     waiting = [
         ledger.settle(msgspec.structs.replace(settlement(n), slot=slot)) for n, slot in zip((2, 3), slots, strict=True)
     ]
-    told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+    told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), PATIENCE_S)
     assert [getattr(each, "code", None) for each in told] == ["gateway:ledger_unavailable"] * 2
     assert not ledger.healthy
     assert ledger.poisoned

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from emulators.gateway import HOST, Gateway
+from emulators.gateway import Gateway
+from emulators.ports import HOST
 from emulators.scripted import Hang, ScriptedUpstream, Seen, Step, answer, chat_answer
+from emulators.waiting import PATIENCE_S, wait_until
 
 ITEMS = 500
 CONCURRENCY = 8
-SECONDS_MAX = 60
 
 
 class Provider:
@@ -58,7 +58,7 @@ def upstream(provider: Provider) -> Iterator[ScriptedUpstream]:
 
 def called(gateway: Gateway, key: str, count: int) -> None:
     """Make ``count`` calls over one connection."""
-    connection = http.client.HTTPConnection(HOST, gateway.port, timeout=30)
+    connection = http.client.HTTPConnection(HOST, gateway.port, timeout=PATIENCE_S)
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     for at in range(count):
         body = {"model": "openai/gpt-4o-mini", "max_tokens": 9, "messages": [{"role": "user", "content": f"n{at}"}]}
@@ -70,10 +70,13 @@ def called(gateway: Gateway, key: str, count: int) -> None:
 
 def until(gateway: Gateway, key: str, run_id: str, right: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Give the run once it is ``right``."""
-    deadline = time.monotonic() + SECONDS_MAX
-    while not right(found := gateway.request("GET", f"/v1/replays/{run_id}", key=key).json()):
-        assert time.monotonic() < deadline, found
-        time.sleep(0.05)
+    found: dict[str, Any] = {}
+
+    def is_right() -> bool:
+        found.update(gateway.request("GET", f"/v1/replays/{run_id}", key=key).json())
+        return right(found)
+
+    wait_until(is_right)
     return found
 
 
@@ -120,7 +123,7 @@ def test_a_killed_run_goes_on_by_itself(start_gateway, upstream, provider):
     provider.hang_after = ITEMS + ITEMS // 2
     asked = {"filter": {"model": "openai/gpt-4o-mini"}, "concurrency": CONCURRENCY, "budget_nanos": 10**12}
     run_id = gateway.request("POST", "/v1/replays", asked, key=key).json()["run_id"]
-    assert provider.full.wait(SECONDS_MAX)
+    assert provider.full.wait(PATIENCE_S)
     gateway.process.kill()
     provider.hang_after = 1 << 30
     gateway.start()
@@ -153,7 +156,7 @@ def test_a_killed_worker_s_run_is_taken_up_by_the_next(start_gateway, upstream, 
     provider.hang_after = 120 + 60
     asked = {"filter": {"model": "openai/gpt-4o-mini"}, "concurrency": CONCURRENCY}
     run_id = gateway.request("POST", "/v1/replays", asked, key=key).json()["run_id"]
-    assert provider.full.wait(SECONDS_MAX)
+    assert provider.full.wait(PATIENCE_S)
     assert provider.hanging == CONCURRENCY  # a second driver would have sent more
     driver = holder_of(gateway.data / "replays" / f"{run_id}.lock", gateway.process.pid)
     os.kill(driver, signal.SIGKILL)
@@ -171,7 +174,7 @@ def test_a_gateway_that_stops_leaves_the_run_to_the_next(start_gateway, upstream
     provider.hang_after = 40 + 20
     asked = {"filter": {"model": "openai/gpt-4o-mini"}, "concurrency": CONCURRENCY}
     run_id = gateway.request("POST", "/v1/replays", asked, key=key).json()["run_id"]
-    assert provider.full.wait(SECONDS_MAX)
+    assert provider.full.wait(PATIENCE_S)
     assert gateway.stop() == 0
     provider.hang_after = 1 << 30
     gateway.start()

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from counterfoil.demo.processes import Process, free_port
+from counterfoil.demo.processes import Process
+from emulators.ports import HOST, free_port
+from emulators.waiting import PATIENCE_S
 
 HERE = Path(__file__).parent
 PROGRAM = HERE / "node_modules/@copilotkit/aimock/dist/cli.js"
-HOST = "127.0.0.1"
 
 
 def node() -> str | None:
@@ -37,11 +38,11 @@ def missing() -> str | None:
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
     """The emulator, until the block ends; gives its address without a path. Its log is written into ``folder``."""
-    port = free_port(HOST)
+    port = free_port()
     command = [
         str(node()), str(PROGRAM), "--host", HOST, "--port", str(port), "--fixtures", str(HERE / "aimock.json"),
         "--log-level", "warn", "--chunk-size", "9", "--strict",
     ]  # fmt: skip
     with Process("The emulator", command, folder / "aimock.log") as process:
-        process.wait_until_ready(HOST, port, "/v1/models")
+        process.wait_until_ready(HOST, port, "/v1/models", PATIENCE_S)
         yield f"http://{HOST}:{port}"

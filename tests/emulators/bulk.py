@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 from emulators.inprocess import InProcess
-
-SECONDS_MAX = 30
+from emulators.waiting import wait_until
 
 
 def call(gateway: InProcess, key: str, text: str, **headers: str) -> str:
@@ -33,10 +31,13 @@ def shown(gateway: InProcess, key: str, run: dict[str, Any]) -> dict[str, Any]:
 
 def until(gateway: InProcess, key: str, run: dict[str, Any], right: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Give the run once it is ``right``."""
-    deadline = time.monotonic() + SECONDS_MAX
-    while not right(found := shown(gateway, key, run)):
-        assert time.monotonic() < deadline, found
-        time.sleep(0.02)
+    found: dict[str, Any] = {}
+
+    def is_right() -> bool:
+        found.update(shown(gateway, key, run))
+        return right(found)
+
+    wait_until(is_right)
     return found
 
 

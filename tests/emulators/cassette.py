@@ -10,16 +10,20 @@ ends where the connection does). ``abort_after`` breaks the connection inside th
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import struct
-import threading
+import sys
+import termios
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from emulators.looped import Looped
+from emulators.ports import HOST
+from emulators.waiting import until
 
 Framing = Literal["chunked", "length", "close"]
 
-HOST = "127.0.0.1"
 HEAD_BYTES_MAX = 1 << 20
 BODY_BYTES_MAX = 64 << 20
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: close() sends RST
@@ -46,60 +50,28 @@ class Seen(NamedTuple):
     body: bytes
 
 
-class Cassette:
+class Cassette(Looped):
     """A running cassette: its address, what it plays, and what it was asked."""
 
-    def __init__(self, port: int) -> None:
-        self.url = f"http://{HOST}:{port}"
+    def __init__(self) -> None:
         self.take = Take(b"{}")
         self.requests: list[Seen] = []
+
+    @property
+    def url(self) -> str:
+        """Its address, without a path."""
+        return f"http://{HOST}:{self.port}"
 
     def play(self, take: Take) -> None:
         """Answer with ``take`` from now on, and forget the requests before."""
         self.take = take
         self.requests.clear()
 
+    def options(self) -> dict[str, Any]:
+        return {"limit": HEAD_BYTES_MAX}
 
-@contextmanager
-def running() -> Iterator[Cassette]:
-    """A cassette, until the block ends."""
-    listener = socket.create_server((HOST, 0))
-    cassette = Cassette(listener.getsockname()[1])
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=_run, args=(loop, listener, cassette), name="cassette")
-    thread.start()
-    try:
-        yield cassette
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-
-
-def _run(loop: asyncio.AbstractEventLoop, listener: socket.socket, cassette: Cassette) -> None:
-    asyncio.set_event_loop(loop)
-    connections: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        connections.add(task)
-        try:
-            await _converse(reader, writer, cassette)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the gateway hung up, as it may
-        finally:
-            connections.discard(task)
-            writer.close()
-
-    server = loop.run_until_complete(asyncio.start_server(serve, sock=listener, limit=HEAD_BYTES_MAX))
-    loop.run_forever()
-    server.close()
-    for task in connections:
-        task.cancel()
-    loop.run_until_complete(asyncio.gather(*connections, return_exceptions=True))
-    loop.run_until_complete(server.wait_closed())
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _converse(reader, writer, self)
 
 
 async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cassette: Cassette) -> None:
@@ -164,10 +136,15 @@ async def _reset(writer: asyncio.StreamWriter) -> None:
     # What was written must have left before the reset, which throws away whatever still waits here or in the socket.
     writer.transport.set_write_buffer_limits(0)
     await writer.drain()
-    await asyncio.sleep(0.02)
     connection = writer.get_extra_info("socket")
+    await until(lambda: not _unsent_bytes(connection))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()
+
+
+def _unsent_bytes(connection: socket.socket) -> int:
+    """What the peer's kernel has not taken yet. tcp(7), SIOCOUTQ."""
+    return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def cuts(body: bytes, size: int | None) -> Iterator[bytes]:

@@ -31,6 +31,7 @@ from counterfoil.record.record import CapturePolicy, CaptureState, Record
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.tenancy.admin import Admin
 from counterfoil.tenancy.directory import Directory
+from emulators.waiting import PATIENCE_S
 
 START_MS = 1_790_000_000_000
 REQUEST = b'{ "model":"openai/gpt-4o-mini",\n "messages":[{"role":"user","content":"h\xc3\xa9"}], "temperature":1.50 }'
@@ -156,7 +157,7 @@ class ControlPlane:
     def get(self, target: str, key: str | None = None, *, method: str = "GET", **options: Any) -> Answer:
         """The answer to one request with ``key`` as a bearer, or with ``headers``."""
         headers: Mapping[str, str] = options.get("headers", {} if key is None else {"Authorization": f"Bearer {key}"})
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             connection.request(method, target, options.get("body"), dict(headers))
             response = connection.getresponse()
@@ -191,7 +192,7 @@ def serving(folder: DataFolder, health: Callable[[], Health] = Health) -> Iterat
         yield ControlPlane(listener.getsockname()[1], folder, admin, reader)
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(PATIENCE_S)
         listener.close()
         loop.run_until_complete(ledger.close())
         loop.close()

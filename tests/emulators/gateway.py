@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from counterfoil.demo.processes import Process, free_port
-
-HOST = "127.0.0.1"
-SECONDS_MAX = 60
+from counterfoil.demo.processes import Process
+from emulators.ports import HOST, free_port
+from emulators.waiting import PATIENCE_S
 
 
 class Answer(NamedTuple):
@@ -37,7 +36,7 @@ class Gateway:
     ) -> None:
         self.folder = folder
         self.data = folder / "data"
-        self.port = free_port(HOST)
+        self.port = free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.environment = environment
         self.wrapper: Sequence[str] = ()  # a command that runs the gateway's in its own place
@@ -53,14 +52,14 @@ class Gateway:
         command = [*self.wrapper, sys.executable, "-m", "counterfoil", "serve", "--config", str(self.config)]
         self.process = Process("The gateway", command, self.folder / "gateway.log", environment=self.environment)
         try:
-            self.process.wait_until_ready(HOST, self.port, "/health/ready")
+            self.process.wait_until_ready(HOST, self.port, "/health/ready", PATIENCE_S)
         except BaseException:
             self.process.stop()
             raise
 
     def stop(self) -> int:
         """Stop it as an operator would; give its exit status."""
-        return self.process.stop()
+        return self.process.stop(PATIENCE_S)
 
     def command(
         self, *arguments: str, check: bool = True, stdin: str | None = None, local: bool = True
@@ -68,7 +67,7 @@ class Gateway:
         """Run ``counterfoil …``, with ``local`` on this gateway's data folder; ``stdin`` is what it reads."""
         where = ["--data", str(self.data)] if local else []
         command = [sys.executable, "-m", "counterfoil", *arguments, *where]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert not check or done.returncode == 0, f"{command} gave {done.returncode}: {done.stdout}{done.stderr}"
         return done
 
@@ -96,7 +95,7 @@ class Gateway:
             body = json.dumps(body).encode()
         if body is not None:
             fields.setdefault("Content-Type", "application/json")
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=SECONDS_MAX)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=PATIENCE_S)
         try:
             connection.request(method, path, body=body, headers=fields)
             response = connection.getresponse()

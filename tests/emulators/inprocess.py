@@ -18,7 +18,6 @@ from fastapi import FastAPI
 from counterfoil import compose, config
 from counterfoil.api import answers
 from counterfoil.api.replay import ReplayParts, router
-from counterfoil.demo.processes import free_port
 from counterfoil.errors import Fault
 from counterfoil.folder import DataFolder
 from counterfoil.gateway.host import Host
@@ -26,14 +25,16 @@ from counterfoil.ledger.query import LedgerReader
 from counterfoil.replay.one import Replayer
 from counterfoil.tenancy.admin import Admin
 from counterfoil.tenancy.directory import Directory
-from emulators.gateway import HOST, Answer
+from emulators.gateway import Answer
+from emulators.ports import HOST, free_port
+from emulators.waiting import PATIENCE_S, until
 
 
 class InProcess:
     """A running gateway; ``request`` speaks HTTP to it, ``replayer`` is at hand for the tests that look inside."""
 
     def __init__(self, root: Path, settings: Mapping[str, Any]) -> None:
-        self.port = free_port(HOST)
+        self.port = free_port()
         path = root / "counterfoil.yaml"
         path.write_text(json.dumps({"data": str(root / "data"), "host": HOST, "port": self.port, **settings}))
         self.config = config.load(path, {}, {})
@@ -51,7 +52,7 @@ class InProcess:
         fields = {"content-type": "application/json", "authorization": f"Bearer {key}"}
         fields |= {name.replace("_", "-"): value for name, value in headers.items()}
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=PATIENCE_S)
         try:
             connection.request(method, path, data, fields)
             response = connection.getresponse()
@@ -80,8 +81,7 @@ class InProcess:
         directory.close()
 
     async def _ready(self, ready: threading.Event) -> None:
-        while not self.host.started:  # noqa: ASYNC110  # uvicorn has a flag and no event
-            await asyncio.sleep(0.01)
+        await until(lambda: self.host.started)  # uvicorn has a flag and no event
         ready.set()
 
 

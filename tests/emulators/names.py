@@ -9,6 +9,8 @@ import threading
 from collections.abc import Sequence
 from typing import Self
 
+from emulators.waiting import PATIENCE_S
+
 PORT = 53
 _TYPES = {4: 1, 6: 28}  # A and AAAA
 _TTL = (0).to_bytes(4, "big")
@@ -37,7 +39,7 @@ class NameServer:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread up
         self._socket.close()
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
 
     def say(self, *script: Sequence[str]) -> None:
         """Begin a new script."""

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from counterfoil.demo.processes import Process, free_port
-from emulators.gateway import HOST
+from counterfoil.demo.processes import Process
+from emulators.ports import HOST, free_port
+from emulators.waiting import PATIENCE_S
 
 _CONFIG = """
 daemon off;
@@ -60,9 +61,9 @@ def running(folder: Path, target: str) -> Iterator[int]:
     """Run nginx in front of ``target`` (host:port) with connections kept to it; give nginx's port."""
     program = shutil.which("nginx", path=PATH)
     assert program is not None, _MISSING
-    port = free_port(HOST)
+    port = free_port()
     config = folder / "nginx.conf"
     config.write_text(_CONFIG.format(folder=folder, target=target, host=HOST, port=port))
     with Process("nginx", [program, "-p", str(folder), "-c", str(config)], folder / "nginx.log") as process:
-        process.wait_until_ready(HOST, port, "/nginx-is-ready")
+        process.wait_until_ready(HOST, port, "/nginx-is-ready", PATIENCE_S)
         yield port

@@ -9,7 +9,7 @@ import struct
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-SECONDS_MAX = 20.0
+from emulators.waiting import PATIENCE_S
 
 
 class Reply(NamedTuple):
@@ -33,7 +33,7 @@ class RawClient:
     """One connection."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=SECONDS_MAX)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         self._buffer = bytearray()
 
     def __enter__(self) -> Self:

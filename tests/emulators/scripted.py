@@ -17,9 +17,10 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
-UNTIL_SECONDS_MAX = 30
+from emulators.looped import Looped
+from emulators.waiting import PATIENCE_S
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def chat_frames(*words: str, usage: bool = True, done: bool = True) -> list[byte
 
 
 @dataclass
-class ScriptedUpstream:
+class ScriptedUpstream(Looped):
     """Serves ``script`` (a list of steps, or a function of the request) on a loopback port."""
 
     script: Sequence[Step] | Callable[[Seen], Sequence[Step]] = ()
@@ -135,48 +136,18 @@ class ScriptedUpstream:
     seen: list[Seen] = field(default_factory=list)
     connections: int = 0
     hung_up: int = 0
-    port: int = 0
-    _loop: asyncio.AbstractEventLoop | None = None
-    _thread: threading.Thread | None = None
 
     @property
     def base_url(self) -> str:
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/v1"
 
-    def __enter__(self) -> Self:
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
-        self._thread.start()
-        ready.wait(10)
-        return self
+    def options(self) -> dict[str, Any]:
+        return {"limit": 1 << 26, "ssl": self.tls, "backlog": 4096}
 
-    def __exit__(self, *_: object) -> None:
-        assert self._loop is not None
-        assert self._thread is not None
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-
-    def _run(self, ready: threading.Event) -> None:
-        loop = asyncio.new_event_loop()
-        self._loop = loop
-        server = loop.run_until_complete(
-            asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 26, ssl=self.tls, backlog=4096)
-        )
-        self.port = server.sockets[0].getsockname()[1]
-        ready.set()
-        loop.run_forever()
-        server.close()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0.01))
-        loop.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            while await self._one(reader, writer):
-                pass
-        writer.close()
+        while await self._one(reader, writer):
+            pass
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -201,7 +172,7 @@ class ScriptedUpstream:
             case Wait(seconds):
                 await asyncio.sleep(seconds)
             case Until(event):
-                await asyncio.to_thread(event.wait, UNTIL_SECONDS_MAX)
+                await asyncio.to_thread(event.wait, PATIENCE_S)
             case Close():
                 writer.close()
                 return False

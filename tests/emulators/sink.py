@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from emulators.waiting import PATIENCE_S
+
 
 @dataclass
 class Sink:
@@ -27,7 +29,7 @@ class Sink:
 
     def take(self, headers: dict[str, str], line: bytes) -> int:
         """Judge one POST; give its status."""
-        self.talking.wait(20)
+        self.talking.wait(PATIENCE_S)
         if self.status // 100 != 2:
             self.refused += 1
         else:
@@ -64,5 +66,5 @@ def running() -> Iterator[Sink]:
     finally:
         sink.talking.set()
         server.shutdown()
-        thread.join(10)
+        thread.join(PATIENCE_S)
         server.server_close()

@@ -26,6 +26,7 @@ from counterfoil.ledger.verify import Verifier
 from emulators.gateway import Gateway
 from emulators.raw import RawClient, post
 from emulators.scripted import ScriptedUpstream, Seen, Step, Wait, answer, chat_answer, chat_frames, chunked
+from emulators.waiting import PATIENCE_S, wait_until
 
 CHAT: Final = "/v1/chat/completions"
 MIB: Final = 1 << 20
@@ -120,7 +121,7 @@ def load(gateway: Gateway, sent: Sent, threads: int = 6) -> Iterator[None]:
     finally:
         stop.set()
         for worker in workers:
-            worker.join(30)
+            worker.join(PATIENCE_S)
         assert not any(worker.is_alive() for worker in workers), "a client hangs"
 
 
@@ -220,15 +221,6 @@ def check_left(gateway: Gateway) -> None:
     sealed = connection.execute("SELECT coalesce(sum(length(sealed)), 0) FROM bodies").get
     connection.close()
     check_folder(gateway, report.records, bodies_bytes=sealed)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> float:
-    """Return the seconds until ``condition()`` held; fail when it does not in time."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "it never happened"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def settled(gateway: Gateway) -> bool:

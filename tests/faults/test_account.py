@@ -11,6 +11,7 @@ import pytest
 from counterfoil.cli.doctor import State, account, checkpoint, commits, kept_back, waiting
 from emulators.gateway import Gateway
 from emulators.scripted import Hang, ScriptedUpstream
+from emulators.waiting import wait_until
 from faults import checker
 from faults.checker import CHAT, Sent
 
@@ -30,7 +31,7 @@ def test_any_worker_speaks_for_all(
     """Scrapes on connections of their own, which land on either worker, all give the sum over both."""
     upstream.script = checker.mixed
     gateway: Gateway = start_gateway(local_config, workers=2)
-    checker.wait_until(lambda: figures(gateway)["counterfoil_workers_ready"] == 2)
+    wait_until(lambda: figures(gateway)["counterfoil_workers_ready"] == 2)
     sent = Sent()
     for number in range(CALLS):
         assert sent.call(gateway, gateway.key(), stream=number % 2 == 0) == 200
@@ -43,7 +44,7 @@ def test_any_worker_speaks_for_all(
             assert named["admitted_total"] == named["settled_total"] + named["open"]
         return all(now["counterfoil_calls_settled_total"] == CALLS for now in scrapes)
 
-    checker.wait_until(all_agree)
+    wait_until(all_agree)
     now = figures(gateway)
     assert now["counterfoil_ledger_records_total"] == CALLS
     assert now["counterfoil_calls_unauthorized_total"] == 1
@@ -51,7 +52,7 @@ def test_any_worker_speaks_for_all(
     assert now["counterfoil_ledger_commit_wait_seconds_count"] == CALLS
     assert now["counterfoil_ledger_commit_wait_seconds_sum"] > 0
     assert now["counterfoil_disk_reserve_bytes"] == 8 << 20
-    checker.wait_until(lambda: figures(gateway)["counterfoil_ledger_last_checkpoint_timestamp_seconds"] > 0)
+    wait_until(lambda: figures(gateway)["counterfoil_ledger_last_checkpoint_timestamp_seconds"] > 0)
     checker.check(gateway, upstream, sent)
     before = figures(gateway)
     assert gateway.stop() == 0
@@ -67,14 +68,14 @@ def test_a_call_in_flight_is_open(gateway: Gateway, upstream: ScriptedUpstream) 
     upstream.script = [Hang()]
     key = gateway.key()
     with checker.in_flight(gateway, key, "call-0"):
-        checker.wait_until(lambda: figures(gateway)["counterfoil_calls_open"] == 1)
+        wait_until(lambda: figures(gateway)["counterfoil_calls_open"] == 1)
         assert gateway.request("GET", "/health/ready").json()["calls"]["open"] == 1
         said = gateway.command("doctor").stdout
         assert "1 admitted = 0 settled + 1 open + 0 refused" in said
         assert all(
             name in said for name in ("commit wait", "0 records wait", "checkpoint", "8.0 MiB of disk kept back")
         )
-    checker.wait_until(lambda: figures(gateway)["counterfoil_calls_open"] == 0)
+    wait_until(lambda: figures(gateway)["counterfoil_calls_open"] == 0)
     assert figures(gateway)["counterfoil_calls_settled_total"] == 1
     remote = gateway.command("doctor", "--url", gateway.url, "--key", key, local=False).stdout
     assert "1 admitted = 1 settled + 0 open + 0 refused" in remote

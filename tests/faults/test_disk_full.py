@@ -7,18 +7,19 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from emulators.gateway import Gateway
-from emulators.scripted import ScriptedUpstream, Seen, Step, Wait, answer, chat_answer
+from emulators.scripted import ScriptedUpstream, Seen, Step, Until, answer, chat_answer
+from emulators.waiting import PATIENCE_S, wait_until
 from faults import checker
 from faults.checker import Sent
 
 DISK_MIB = 48
-SLOW_SECONDS = 2.0
 
 
 @pytest.fixture
@@ -64,38 +65,40 @@ def fill(disk: Path) -> Path:
     return path
 
 
-def slow_for_marked(seen: Seen) -> list[Step]:
-    """Answer at once, but the first calls only after a while."""
+def early_ones_until(free: threading.Event, seen: Seen) -> list[Step]:
+    """Answer at once, but the first calls only when told."""
     early = int(seen.json["user"].removeprefix("call-")) < 4
-    return [*([Wait(SLOW_SECONDS)] if early else []), *answer(chat_answer())]
+    return [*([Until(free)] if early else []), *answer(chat_answer())]
 
 
 def test_a_full_disk_refuses_before_dispatch_and_heals(
     gateway: Gateway, upstream: ScriptedUpstream, small_disk: Path
 ) -> None:
     """503 and nothing sent; calls in flight are answered and recorded; lookups work; space alone brings it back."""
-    upstream.script = slow_for_marked
+    free = threading.Event()
+    upstream.script = partial(early_ones_until, free)
     sent, key = Sent(), gateway.key()
     statuses: list[int | None] = []
     early = [threading.Thread(target=lambda: statuses.append(sent.call(gateway, key))) for _ in range(4)]
     for thread in early:
         thread.start()
-    checker.wait_until(lambda: len(upstream.seen) == 4)
+    wait_until(lambda: len(upstream.seen) == 4)
     filler = fill(small_disk)
-    checker.wait_until(lambda: gateway.request("GET", "/health/ready").status == 503)
+    wait_until(lambda: gateway.request("GET", "/health/ready").status == 503)
     reached = len(upstream.seen)
     for stream in (False, True, False):
         assert sent.call(gateway, key, stream=stream) == 503
     assert len(upstream.seen) == reached, "a call was dispatched that cannot be recorded"
+    free.set()
     for thread in early:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert statuses == [200] * 4, "a call in flight was lost"
     for generation_id, status in sent.acknowledged.values():
         if status == 200:
             assert gateway.record(generation_id)["success"]
     assert gateway.request("GET", "/health/live").status == 200
     filler.unlink()
-    took = checker.wait_until(lambda: gateway.request("GET", "/health/ready").status == 200)
+    took = wait_until(lambda: gateway.request("GET", "/health/ready").status == 200)
     print(f"taking calls {took:.2f} s after there was space again")
     assert sent.call(gateway, key) == 200
     refused = {mark: one for mark, one in sent.acknowledged.items() if one[1] == 503}

@@ -22,6 +22,7 @@ import pytest
 from emulators.gateway import Gateway
 from emulators.raw import RawClient, Reply, post
 from emulators.scripted import ScriptedUpstream, Seen, Step, Wait, answer, chat_answer, chat_frames, chunked
+from emulators.waiting import wait_until
 from faults import checker
 from faults.test_kill import children, some_calls, two_serve
 
@@ -189,7 +190,7 @@ def series(gateway: Gateway, upstream: ScriptedUpstream, kills: int, workers: in
         if workers == 1:
             gateway.start()
         else:
-            checker.wait_until(lambda: two_serve(gateway))
+            wait_until(lambda: two_serve(gateway))
         ask_again(keyed, [key for key in keyed.keys if key not in known], number)
         known.update(keyed.keys)
         counts = check(keyed, upstream, verify=number == kills)

@@ -14,6 +14,7 @@ import pytest
 
 from emulators.gateway import Gateway
 from emulators.scripted import ScriptedUpstream
+from emulators.waiting import wait_until
 from faults import checker
 from faults.checker import Sent
 
@@ -79,7 +80,7 @@ def cpu_seconds(pid: int) -> float:
 def some_calls(upstream: ScriptedUpstream, chance: random.Random) -> None:
     """Return when the provider has seen some calls more: an instant that depends on nothing else."""
     instant = len(upstream.seen) + chance.randint(1, CALLS_BEFORE_A_KILL_MAX)
-    checker.wait_until(lambda: len(upstream.seen) >= instant)
+    wait_until(lambda: len(upstream.seen) >= instant)
 
 
 def test_killing_the_process_loses_no_call(gateway: Gateway, upstream: ScriptedUpstream) -> None:
@@ -149,14 +150,14 @@ def kill_workers(gateway: Gateway, upstream: ScriptedUpstream, kills: int, tally
     sent, chance = Sent(), random.Random()
     records: list[dict[str, Any]] = []
     for number in range(1, kills + 1):
-        checker.wait_until(lambda: two_serve(gateway))
+        wait_until(lambda: two_serve(gateway))
         with checker.load(gateway, sent):
             some_calls(upstream, chance)
             victims = children(gateway.process.pid)[: 2 if number % 3 == 0 else 1]
             for victim in victims:
                 os.kill(victim, signal.SIGKILL)
-            checker.wait_until(lambda victims=victims: not any(runs(victim) for victim in victims))
-        tally.took.append(checker.wait_until(lambda: two_serve(gateway)))
+            wait_until(lambda victims=victims: not any(runs(victim) for victim in victims))
+        tally.took.append(wait_until(lambda: two_serve(gateway)))
         records = checker.check(gateway, upstream, sent, verify=number % VERIFY_EVERY == 0 or number == kills)
     tally.add(sent, records)
 
@@ -189,9 +190,9 @@ def test_a_killed_worker_is_replaced_and_a_killed_parent_takes_its_workers_along
     upstream.seen.clear()
     workers = children(gateway.process.pid)
     gateway.process.kill()
-    took = checker.wait_until(lambda: is_free(gateway.data))
+    took = wait_until(lambda: is_free(gateway.data))
     print(f"the folder was free {took:.2f} s after its parent was killed")
-    checker.wait_until(lambda: not any(runs(worker) for worker in workers))
+    wait_until(lambda: not any(runs(worker) for worker in workers))
     gateway.start()
     said = gateway.command("ledger", "verify", check=False)
     assert said.returncode == 0, said.stdout

@@ -13,6 +13,7 @@ import pytest
 
 from emulators.gateway import Gateway
 from emulators.scripted import ScriptedUpstream
+from emulators.waiting import PATIENCE_S
 from faults import checker
 from faults.checker import Sent
 
@@ -40,7 +41,7 @@ def check(proof: Any, folder: Path, *key: str) -> subprocess.CompletedProcess[st
     path = folder / "proof.json"
     path.write_text(json.dumps(proof))
     command = [sys.executable, "-I", str(SCRIPT), str(path), *key]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def test_a_proof_holds_offline(proof: dict[str, Any], tmp_path: Path) -> None:

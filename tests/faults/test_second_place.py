@@ -10,6 +10,7 @@ from typing import Any
 from emulators import sink
 from emulators.gateway import Gateway
 from emulators.scripted import ScriptedUpstream
+from emulators.waiting import wait_until
 from faults import checker
 from faults.checker import Sent
 
@@ -34,7 +35,7 @@ def test_a_roll_back_shows_against_both_second_places(
         sent = Sent()
         for number in range(8):
             assert sent.call(gateway, gateway.key(), stream=number % 2 == 0) == 200
-        checker.wait_until(lambda: len(address.lines) >= 1)
+        wait_until(lambda: len(address.lines) >= 1)
         assert gateway.stop() == 0
         older = gateway.data.with_name("older")
         shutil.copytree(gateway.data, older)

@@ -15,6 +15,7 @@ import pytest
 from emulators.gateway import Gateway
 from emulators.raw import RawClient, Reply, post
 from emulators.scripted import ScriptedUpstream, Seen, Step, answer, chat_answer
+from emulators.waiting import PATIENCE_S
 from faults import malformed, smuggled
 
 THREADS = 64
@@ -36,7 +37,16 @@ def upstream() -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture(scope="module")
 def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]:
-    """Give a gateway that waits a second at the most for the rest of a request."""
+    """Give a gateway in front of it."""
+    one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai"}
+    running = start_gateway({"providers": {"local": one}})
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def impatient(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]:
+    """Give one that waits a second at the most for the rest of a request, or the next."""
     one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai"}
     running = start_gateway({"providers": {"local": one}, "limits": LIMITS})
     yield running
@@ -105,7 +115,7 @@ def test_cut_anywhere(gateway: Gateway) -> None:
             client.socket.settimeout(0.01)
             with pytest.raises(TimeoutError):
                 client.socket.recv(1)
-            client.socket.settimeout(20)
+            client.socket.settimeout(PATIENCE_S)
             client.send(request[at:])
             return answered(client.reply())
 
@@ -122,7 +132,7 @@ def test_the_end_of_a_head_is_no_request(gateway: Gateway, upstream: ScriptedUps
         client.socket.settimeout(0.05)
         with pytest.raises(TimeoutError):
             client.socket.recv(1)
-        client.socket.settimeout(20)
+        client.socket.settimeout(PATIENCE_S)
         client.send(request[at:])
         assert answered(client.reply()) == "in-parts"
         client.send(request[at:])
@@ -155,18 +165,18 @@ def test_a_call_in_the_body_of_another_request_is_a_body(gateway: Gateway, upstr
     assert sum(b"hidden" in seen.body for seen in upstream.seen) == before + 1
 
 
-def test_whatever_comes_behind_fares_the_same(gateway: Gateway) -> None:
+def test_whatever_comes_behind_fares_the_same(impatient: Gateway) -> None:
     """Every case of both tables, behind a good request of the same form and alone."""
-    key = gateway.key()
+    key = impatient.key()
     plain = list(malformed.cases(key))
     cases = plain + list(smuggled.cases(key, len(plain)))
 
     def fares(data: bytes, *, behind: bool) -> tuple[int, int]:
-        with RawClient(gateway.port) as client:
-            if behind:
-                for _ in range(2):
-                    client.send(malformed.good("call-before", key).bytes())
-                    assert answered(client.reply()) == "call-before"
+        with RawClient(impatient.port) as client:
+            for _ in range(2 if behind else 0):
+                client.send(malformed.good("call-before", key).bytes())
+                if b'"call-before"' not in client.read_until(b"}}"):
+                    return -1, -1
             client.send(data)
             said = client.read_all().removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
         return int(said.split(b" ", 2)[1]) if said.startswith(b"HTTP/1.1 ") else 0, said.count(b"HTTP/1.1 ")
@@ -174,6 +184,8 @@ def test_whatever_comes_behind_fares_the_same(gateway: Gateway) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
         alone = pool.map(lambda case: fares(case.data, behind=False), cases)
         behind = pool.map(lambda case: fares(case.data, behind=True), cases)
-        differing = [(case.name, one, two) for case, one, two in zip(cases, alone, behind, strict=True) if one != two]
+        differing = [case for case, one, two in zip(cases, alone, behind, strict=True) if one != two]
     assert len(cases) >= 500
-    assert not differing
+    # On a busy machine one of so many threads may let its second pass. Alone it does not.
+    again = [(case.name, fares(case.data, behind=False), fares(case.data, behind=True)) for case in differing]
+    assert not [(name, one, two) for name, one, two in again if one != two]

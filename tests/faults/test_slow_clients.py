@@ -19,7 +19,8 @@ import pytest
 from emulators.gateway import Gateway
 from emulators.raw import RawClient, post
 from emulators.scripted import ScriptedUpstream, Until, answer, chat_answer, chat_frames, chunked
-from faults.checker import CHAT, body_of, wait_until
+from emulators.waiting import PATIENCE_S, wait_until
+from faults.checker import CHAT, body_of
 
 MIB = 1 << 20
 MEMORY_MAX_BYTES = 768 << 10
@@ -65,7 +66,7 @@ class SlowReaders:
         for _ in range(count):
             one = socket.socket()
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-            one.settimeout(20)
+            one.settimeout(PATIENCE_S)
             one.connect(("127.0.0.1", gateway.port))
             one.sendall(request)
             self.sockets.append(one)
@@ -75,7 +76,7 @@ class SlowReaders:
         with selectors.DefaultSelector() as selector:
             for one in self.sockets:
                 selector.register(one, selectors.EVENT_READ)
-            waiting, deadline = set(self.sockets), time.monotonic() + 60
+            waiting, deadline = set(self.sockets), time.monotonic() + PATIENCE_S
             while waiting:
                 assert time.monotonic() < deadline, f"{len(waiting)} streams have not begun"
                 for key, _ in selector.select(1):
@@ -112,7 +113,7 @@ def test_slow_readers_cost_little_each_and_hold_up_nobody(
         f"{p99(beside):.1f} ms beside them"
     )
     assert each < MEMORY_MAX_BYTES
-    wait_until(lambda: records_of_slow(crowded).total() == count, 60)
+    wait_until(lambda: records_of_slow(crowded).total() == count)
     assert records_of_slow(crowded) == {499: count}
 
 
@@ -151,7 +152,7 @@ def test_a_reader_that_stops_for_good_is_cut_off(crowded: Gateway, upstream: Scr
     slow = SlowReaders(crowded, 20, b"quick/")
     try:
         slow.wait_for_heads()
-        wait_until(lambda: records_of_slow(crowded)[499] == 20, 30)
+        wait_until(lambda: records_of_slow(crowded)[499] == 20)
     finally:
         slow.close()
 
@@ -224,7 +225,7 @@ def test_a_slow_provider_holds_up_nobody_else(crowded: Gateway, upstream: Script
     )
     slow = SlowReaders(crowded, 200)
     try:
-        wait_until(lambda: sum(1 for seen in upstream.seen if seen.body and seen.json.get("stream")) == 200, 30)
+        wait_until(lambda: sum(1 for seen in upstream.seen if seen.body and seen.json.get("stream")) == 200)
         assert len(healthy(crowded, 50)) == 50
         free.set()
         slow.wait_for_heads()

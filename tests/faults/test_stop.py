@@ -8,9 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from counterfoil.demo.processes import answers
 from emulators.gateway import Gateway
+from emulators.ports import HOST
 from emulators.raw import RawClient, post
-from emulators.scripted import Hang, ScriptedUpstream, Wait, chat_frames, chunked
+from emulators.scripted import Hang, ScriptedUpstream, Until, chat_frames, chunked
+from emulators.waiting import wait_until
 from faults import checker
 from faults.checker import CHAT, Sent, body_of
 
@@ -24,7 +27,8 @@ KNOWN = ("reported", "partial", "absent", "estimated")
 def test_a_stop_lets_a_stream_finish(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     """SIGTERM with a stream in flight: its client gets every byte, its record is there, the exit status is 0."""
     head, *frames = chunked(*chat_frames(*WORDS))
-    upstream.script = [head, frames[0], Wait(0.8), *frames[1:]]
+    stopped = threading.Event()
+    upstream.script = [head, frames[0], Until(stopped), *frames[1:]]
     sent = Sent(marks={"call-0"})
     with RawClient(gateway.port) as client:
         client.send(post(CHAT, body_of("call-0", stream=True), gateway.key(), x_app_id="call-0"))
@@ -32,6 +36,8 @@ def test_a_stop_lets_a_stream_finish(gateway: Gateway, upstream: ScriptedUpstrea
         client.read_until(b"\n\n")
         stopping = threading.Thread(target=gateway.stop)
         stopping.start()
+        wait_until(lambda: not answers(HOST, gateway.port, "/health/live"))
+        stopped.set()
         rest = client.read_all()
         stopping.join()
     assert b"data: [DONE]\n\n" in rest
@@ -71,7 +77,7 @@ def test_a_client_may_leave_at_any_byte(gateway: Gateway, upstream: ScriptedUpst
     sent = Sent(marks={"call-first", *(f"call-{count}" for count in range(1, size))})
     with ThreadPoolExecutor(LEAVE_THREADS) as pool:
         list(pool.map(lambda count: leave_after(gateway, f"call-{count}", count), range(1, size)))
-    checker.wait_until(lambda: checker.settled(gateway))
+    wait_until(lambda: checker.settled(gateway))
     records = checker.check(gateway, upstream, sent)
     assert len(records) == size
     statuses = Counter(record["status_code"] for record in records)
@@ -82,4 +88,4 @@ def test_a_client_may_leave_at_any_byte(gateway: Gateway, upstream: ScriptedUpst
         assert record["usage"]["source"] in (("partial", "absent") if left and not ends else KNOWN)
     if not ends:
         assert statuses == {499: size}
-        checker.wait_until(lambda: upstream.hung_up == size)
+        wait_until(lambda: upstream.hung_up == size)

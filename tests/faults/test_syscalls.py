@@ -20,6 +20,7 @@ import pytest
 from counterfoil.demo.processes import ProcessFailed
 from emulators.gateway import Gateway
 from emulators.scripted import ScriptedUpstream
+from emulators.waiting import wait_until
 from faults import checker
 from faults.checker import Sent
 
@@ -147,7 +148,7 @@ def calls_under(gateway: Gateway, sent: Sent) -> str:
         status = sent.call(gateway, key, stream=number % 2 == 1)
         assert status in (200, 503, None)
         if status != 200:
-            checker.wait_until(lambda: not gateway.process.alive() or is_ready(gateway))
+            wait_until(lambda: not gateway.process.alive() or is_ready(gateway))
         if not gateway.process.alive():
             return "ended"
     forget_refusals(sent)

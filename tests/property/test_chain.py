@@ -35,7 +35,6 @@ TABLES = ("generations", "bodies", "erasures", "data_keys", "checkpoints", "inde
 
 _many = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -21,7 +21,9 @@ SPACE = st.text(alphabet=" \t\r\n", max_size=3)
 NUMBERS = st.sampled_from(["0", "-0.0", "1.0", "1e2", "12345678901234567890123456789", "0.10000000000000000000000001"])
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(["\u2028", "é", "𝄞", '"\\/'])
 COUNT = itertools.count()
-quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def play(surface: Surface, pieces: list[bytes], **fields: Any) -> tuple[bytes, R
     return out + meter.end(), meter.reading()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_chat_is_the_same_at_every_cut(data: st.DataObject):
     """The client's bytes and the reading do not depend on the cuts, with and without the usage frame."""
@@ -74,7 +74,7 @@ def test_a_chat_is_the_same_at_every_cut(data: st.DataObject):
     assert reading.finish_reason == "stop"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.binary(max_size=200))
 def test_any_bytes_pass_every_meter(data: st.DataObject, stream: bytes):
     """No stream, however broken, loses a byte in a meter or breaks it."""
@@ -83,7 +83,7 @@ def test_any_bytes_pass_every_meter(data: st.DataObject, stream: bytes):
     assert play(surface, pieces)[0] == stream
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_frames_are_the_same_at_every_cut(data: st.DataObject):
     """The cutter gives frames whose bytes are the stream."""
@@ -103,7 +103,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.lists(st.dictionaries(st.text(max_size=4), JSON, max_size=3), max_size=4), st.booleans())
 def test_array_elements_are_the_same_at_every_cut(data: st.DataObject, elements: list[Any], ascii_only: bool):
     """Elements of a growing array come out whole and in order."""
@@ -115,7 +115,7 @@ def test_array_elements_are_the_same_at_every_cut(data: st.DataObject, elements:
     assert [json.loads(element) for raw in frames if (element := cutter.element(raw))] == elements
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.dictionaries(st.text(max_size=6), JSON, max_size=6),
     st.sampled_from([(",", ":"), (", ", ": "), (" ,", " :")]),

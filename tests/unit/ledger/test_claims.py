@@ -14,6 +14,7 @@ import pytest
 from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger.claims import SWEPT_ROWS, Claims, Held
+from emulators.waiting import PATIENCE_S
 
 DAY_MS = 86_400_000
 SCOPE, OTHER, PRINT = b"s" * 32, b"o" * 32, b"p" * 32
@@ -113,7 +114,7 @@ def claim_and_wait(root: Path, claimed: Event, end: Event) -> None:
     claims = Claims(DataFolder.existing(root), 7, "write", DAY_MS, lambda _: False)
     claims.claim(SCOPE, PRINT, "gen_far", 1)
     claimed.set()
-    end.wait(20)
+    end.wait(PATIENCE_S)
 
 
 def test_a_claim_stands_as_long_as_its_worker_lives(opened: Open, folder: DataFolder) -> None:
@@ -122,12 +123,15 @@ def test_a_claim_stands_as_long_as_its_worker_lives(opened: Open, folder: DataFo
     claimed, end = context.Event(), context.Event()
     other = context.Process(target=claim_and_wait, args=(folder.root, claimed, end))
     other.start()
-    assert claimed.wait(20)
-    held = opened(0)
-    assert held.claim(SCOPE, PRINT, "gen_a", 2) == Held(PRINT, "gen_far")
-    held.close()
-    other.kill()
-    other.join(10)
+    try:
+        assert claimed.wait(PATIENCE_S)
+        held = opened(0)
+        assert held.claim(SCOPE, PRINT, "gen_a", 2) == Held(PRINT, "gen_far")
+        held.close()
+    finally:
+        other.kill()
+        other.join()
+        other.close()
     assert opened(1).claim(SCOPE, PRINT, "gen_a", 3) is None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from counterfoil.ledger.settlement import Settlement
 from counterfoil.record.record import CapturePolicy, CaptureState
 from emulators.control import START_MS, request_id, settlement, timestamp
 from emulators.ledgers import all_ids, intent, opened, settle_all, verified
+from emulators.waiting import until
 
 pytestmark = pytest.mark.asyncio
 
@@ -283,13 +283,13 @@ async def test_a_disk_without_room_refuses_calls(folder: DataFolder) -> None:
         slot = ledger.admit(intent(1))
         plenty = ledger._writer._reserve
         ledger._writer._reserve = Reserve(folder.root / "reserve", size=1 << 60)
-        await _until(lambda: not ledger.healthy)
+        await until(lambda: not ledger.healthy)
         with pytest.raises(GatewayFault) as caught:
             ledger.admit(intent(2))
         assert (caught.value.code, ledger.refused) == ("gateway:ledger_unavailable", 1)
         await ledger.settle(msgspec.structs.replace(settlement(1), slot=slot))
         ledger._writer._reserve = plenty
-        await _until(lambda: ledger.healthy)
+        await until(lambda: ledger.healthy)
         ledger.admit(intent(3))
 
 
@@ -354,7 +354,7 @@ async def test_derived_tables_follow(folder: DataFolder, monkeypatch: pytest.Mon
                 settle_all(first, [settlement(n, end_user=f"u{n % 3}") for n in numbers if n % 2]),
                 settle_all(second, [settlement(n, session_id="s") for n in numbers if not n % 2]),
             )
-        await _until(lambda: first._writer._connected.store.indexed_seq > 150)
+        await until(lambda: first._writer._connected.store.indexed_seq > 150)
         assert verified(folder).problems == []
     assert verified(folder).problems == []
 
@@ -379,10 +379,3 @@ async def test_clock_steps_do_not_matter(folder: DataFolder, reader: LedgerReade
             await ledger.settle(msgspec.structs.replace(given, created_at_ms=at))
     assert [stored.chain.sequence for stored in reader.all()] == [1, 2, 3, 4, 5]
     assert verified(folder).holds
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    """Wait for what the writer's thread does on its own schedule and tells nobody."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # the writer has no event for it
-            await asyncio.sleep(0.01)

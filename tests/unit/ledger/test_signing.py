@@ -17,14 +17,15 @@ from counterfoil.ledger.signing import GROUP, Signer, groups, root
 from counterfoil.ledger.witness import FolderPlace
 from emulators.control import settlement
 from emulators.ledgers import NOW_MS, opened, settle_all, verified
+from emulators.waiting import until
 
 
 async def _until_checkpoints(folder: DataFolder, count: int) -> None:
     reader = LedgerReader(folder)
-    async with asyncio.timeout(20):
-        while reader.stats()["checkpoints"] < count:  # noqa: ASYNC110  # the writer signs on its own schedule
-            await asyncio.sleep(0.02)
-    reader.close()
+    try:
+        await until(lambda: reader.stats()["checkpoints"] >= count)  # the writer signs on its own schedule
+    finally:
+        reader.close()
 
 
 def test_signed_with_news_and_when_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

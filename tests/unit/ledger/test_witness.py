@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,17 +15,9 @@ from counterfoil.ledger.witness import AddressPlace, FolderPlace, Refused, Witne
 from emulators import sink
 from emulators.control import settlement
 from emulators.ledgers import NOW_MS, opened, settle_all, verified
+from emulators.waiting import until, wait_until
 
 pytestmark = pytest.mark.filterwarnings("error")
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = threading.Event()
-    for _ in range(2000):
-        if condition():
-            return
-        deadline.wait(0.01)
-    raise AssertionError("it never happened")
 
 
 @pytest.fixture(autouse=True)
@@ -58,10 +48,10 @@ def test_what_is_not_taken_is_tried_again(status: int) -> None:
         witness = Witness(AddressPlace(taken.url, None))
         witness.hand("w0", b"first")
         witness.hand("w0", b"second")
-        _wait(lambda: taken.refused > 2)
+        wait_until(lambda: taken.refused > 2)
         assert witness.waiting == 2
         taken.status = 201
-        _wait(lambda: not witness.waiting)
+        wait_until(lambda: not witness.waiting)
         assert taken.lines == [b"first", b"second"]
         witness.close()
 
@@ -76,13 +66,13 @@ def test_an_address_that_is_away_is_tried_again() -> None:
         place._port = 9
         witness = Witness(place)
         witness.hand("w0", b"line")
-        _wait(lambda: witness._failing)
+        wait_until(lambda: witness._failing)
         place._port = taken.port
-        _wait(lambda: taken.lines == [b"line"])
+        wait_until(lambda: taken.lines == [b"line"])
         witness.close()
 
 
-def test_only_the_newest_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_newestwait_until(monkeypatch: pytest.MonkeyPatch) -> None:
     """A place that stays away costs bounded memory, and the end of the gateway does not wait for it for long."""
     monkeypatch.setattr(witness_module, "WAITING_MAX", 10)
     monkeypatch.setattr(witness_module, "CLOSE_S", 0.05)
@@ -91,7 +81,7 @@ def test_only_the_newest_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         witness = Witness(AddressPlace(taken.url, None))
         for number in range(100):
             witness.hand("w0", b"%d" % number)
-        _wait(lambda: taken.refused > 0)
+        wait_until(lambda: taken.refused > 0)
         assert witness.waiting == 10
         witness.close()
         assert witness.waiting == 10
@@ -123,12 +113,9 @@ def test_the_ledger_is_never_held_up(tmp_path: Path) -> None:
     async def run(url: str) -> None:
         async with opened(folder, checkpoint_seconds=0.05, seconds=places(None, url, None)) as ledger:
             for number in range(1, 40):
-                async with asyncio.timeout(5):
-                    await ledger.settle(settlement(number))
+                await ledger.settle(settlement(number))
             assert ledger.healthy
-            async with asyncio.timeout(20):
-                while not ledger.unwitnessed:  # noqa: ASYNC110  # the writer signs on its own schedule
-                    await asyncio.sleep(0.01)
+            await until(lambda: ledger.unwitnessed)  # the writer signs on its own schedule
             taken.talking.set()
 
     with sink.running() as taken:

@@ -20,6 +20,7 @@ from counterfoil.tenancy.directory import Directory
 from counterfoil.tenancy.epoch import Epoch
 from counterfoil.tenancy.principal import KeyRefused
 from counterfoil.tenancy.store import Store
+from emulators.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -143,7 +144,12 @@ def test_processes_that_start_together_make_the_tables_once(folder: DataFolder) 
         "Admin(DataFolder.create(Path(sys.argv[1]))).create_key('acme', make_missing=True)"
     )
     started = [subprocess.Popen([sys.executable, "-c", script, str(folder.root)]) for _ in range(6)]
-    assert [process.wait(60) for process in started] == [0] * 6
+    try:
+        assert [process.wait(PATIENCE_S) for process in started] == [0] * 6
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
     opened = Admin(folder)
     assert len(opened.list_keys()) == 6
     assert len(opened.list_teams()) == 1

@@ -33,16 +33,15 @@ _decode = msgspec.msgpack.Decoder(Appraisal).decode
 class Appraiser:
     """Lives on a worker's loop; its child is its own."""
 
-    def __init__(self, task_seconds: float = TASK_SECONDS) -> None:
-        self._task_seconds = task_seconds
+    def __init__(self) -> None:
         self._turn = asyncio.Lock()
         self._child: asyncio.subprocess.Process | None = None
 
-    async def appraise(self, task: Task) -> Appraisal:
+    async def appraise(self, task: Task, seconds_max: float = TASK_SECONDS) -> Appraisal:
         """The appraisal of ``task``; without agreement, and with a reason, when it could not be made in time."""
         async with self._turn:
             try:
-                return await asyncio.wait_for(self._ask(task), self._task_seconds)
+                return await asyncio.wait_for(self._ask(task), seconds_max)
             except TimeoutError:
                 reason = "timeout"
             except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError):

@@ -14,6 +14,7 @@ from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, 
 from counterfoil.replay.bulk.appraisal import Body, Task, appraise
 from counterfoil.replay.bulk.appraiser import Appraiser
 from counterfoil.replay.bulk.asked import Exact, Pattern, Schema
+from emulators.waiting import PATIENCE_S
 
 KEPT = CaptureInfo(policy=CapturePolicy.FULL, state=CaptureState.STORED)
 RECORD = Record(
@@ -91,13 +92,14 @@ def test_a_pattern_that_does_not_end_is_ended() -> None:
     hostile = Pattern("^(a+)+$")
 
     async def story() -> None:
-        appraiser = Appraiser(task_seconds=2.0)
+        appraiser = Appraiser()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(appraiser.close)
-            found = await appraiser.appraise(task("a", "a" * 40 + "!", hostile))
+            assert (await appraiser.appraise(task("a", "a", hostile), PATIENCE_S)).agreement.equal  # it has started
+            found = await appraiser.appraise(task("a", "a" * 40 + "!", hostile), 0.5)
             assert (found.agreement.reason, found.b.cost_nanos) == ("timeout", 7)
             assert [(one.passed, one.reason) for one in found.verdicts] == [(None, "timeout")]
-            again = await appraiser.appraise(task("a", "a", hostile))
+            again = await appraiser.appraise(task("a", "a", hostile), PATIENCE_S)
             assert (again.agreement.equal, again.verdicts[0].passed) == (True, True)
 
     asyncio.run(story())
