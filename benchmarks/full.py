@@ -112,7 +112,7 @@ def _stalls(bench: Bench, report: Report, times: int) -> Series:
 
 
 def _memory(bench: Bench, report: Report, scale: float) -> Series:
-    grown, rounds = memory.measure(bench, memory.STEPS, memory.STEP_S * scale)
+    grown, rounds = memory.measure(bench, scale)
     report.add(memory=grown)
     return Series(tuple(rounds))
 

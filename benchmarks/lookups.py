@@ -2,9 +2,10 @@
 
 The ledgers are filled through the writer's own store, so pages, indexes and chain are what a gateway would have left;
 only bodies are left out, which lie in a table of their own that none of these questions reads. Ids to look for are
-drawn evenly over the whole history, each once, so a row is as likely cold as old. The largest takes minutes to fill and
-six gigabytes: it is kept in the scratch folder for later runs, until the tables change, and made by
-`python -m benchmarks fill` or when `COUNTERFOIL_BENCH_RECORDS` asks for so many.
+drawn evenly over the whole history, each once. Every question is asked twice: of a database that memory holds (it is
+read through before), and of one of which memory holds nothing. The largest takes minutes to fill and six gigabytes: it
+is kept in the scratch folder for later runs, until the tables change, and made by `python -m benchmarks fill` or when
+`COUNTERFOIL_BENCH_RECORDS` asks for so many.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -152,17 +154,39 @@ def _rows(maker: RowMaker, size: int, chosen: dict[int, str]) -> Iterator[Row]:
 
 
 def _ask(folder: DataFolder, ids: dict[int, str]) -> dict[str, Any]:
-    reader = LedgerReader(folder)
     chosen = list(ids)
-    try:
-        stats = reader.stats()
-        row: dict[str, Any] = {"bytes_per_record": round(stats["bytes"] / stats["records"])}
-        row |= _time("by_id", chosen, lambda number: reader.find(_team(number), ids[number]))
-        row |= _time("by_native_id", chosen, lambda number: reader.find(_team(number), _native(number)))
-        row |= _time("last_50", chosen[:500], lambda number: reader.page(Filter(team_id=_team(number))))
-        return row
-    finally:
-        reader.close()
+    questions: dict[str, tuple[list[int], Callable[[LedgerReader, int], object]]] = {
+        "by_id": (chosen, lambda reader, number: reader.find(_team(number), ids[number])),
+        "by_native_id": (chosen, lambda reader, number: reader.find(_team(number), _native(number))),
+        "last_50": (chosen[:500], lambda reader, number: reader.page(Filter(team_id=_team(number)))),
+    }
+    row: dict[str, Any] = {}
+    for prepare, state in ((_read_through, ""), (_forget, "_cold")):
+        for name, (numbers, ask) in questions.items():
+            prepare(folder.ledger_db)
+            reader = LedgerReader(folder)
+            try:
+                if not row:
+                    stats = reader.stats()
+                    row["bytes_per_record"] = round(stats["bytes"] / stats["records"])
+                row |= _time(f"{name}{state}", numbers, partial(ask, reader))
+            finally:
+                reader.close()
+    return row
+
+
+def _read_through(path: Path) -> None:
+    """Have the system hold a file in memory, as far as it can."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(1 << 24):
+            pass
+
+
+def _forget(path: Path) -> None:
+    """Have the system hold nothing of a file in memory; what was not written yet is written first."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _time(name: str, chosen: list[int], ask: Callable[[int], object]) -> dict[str, float]:

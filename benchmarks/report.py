@@ -21,6 +21,7 @@ from benchmarks.targets import REPOSITORY
 DOCUMENT: Final = REPOSITORY / "docs/benchmarks.md"
 CHARTS: Final = REPOSITORY / "docs/benchmarks"
 ROUNDS_MIN: Final = 5
+MEMORY_ROWS_MAX: Final = 12
 BEGIN: Final = "<!-- figures: made by `python -m benchmarks report`, do not edit -->"
 END: Final = "<!-- end of figures -->"
 _KEYS: Final = {"compare": "rounds"} | {part: part for part in PARTS if part != "compare"}
@@ -227,9 +228,14 @@ def _stalls(document: dict[str, Any]) -> list[str]:
 def _memory(document: dict[str, Any]) -> list[str]:
     grown = document["memory"]
     rows = [["idle", figures.number(grown["idle_bytes"] / 1e6)]]
-    rows += [[f"{calls:,}", figures.number(size / 1e6)] for calls, size in grown["points"]]
+    step = -(-len(grown["points"]) // MEMORY_ROWS_MAX)
+    points = grown["points"][step - 1 :: step]
+    rows += [[f"{calls:,}", figures.number(size / 1e6)] for calls, size in points]
     slope = grown["bytes_per_100k_calls"] / 1e6
-    note = f"{slope:.3f} MB in 100,000 calls, by least squares over the last two thirds; full load, 64 connections.\n"
+    note = (
+        f"{slope:.3f} MB in 100,000 calls, by least squares over the last two thirds; {grown['load']} for "
+        f"{grown['minutes']:g} minutes, in {len(grown['points'])} steps of 64 new connections each.\n"
+    )
     return ["## Memory under load\n", _source(document), note, *table(["calls", "MB"], rows)]
 
 

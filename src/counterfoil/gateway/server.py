@@ -136,8 +136,10 @@ class ServerProtocol(HttpToolsProtocol):
         for exchange in waiting:
             if not exchange.response_complete:
                 exchange.client_gone()
-        self.hot = None
         super().connection_lost(exc)
+        # It and its last request know each other, and only the cyclic collector, which runs seldom, would find them.
+        self.hot = self.cycle = None
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
         if self.lingering:

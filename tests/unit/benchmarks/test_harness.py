@@ -246,7 +246,7 @@ def test_the_table_of_goals_says_what_is_met_and_what_was_not_measured():
         "compare": {"targets": targets, "rounds": rounds},
         "growth": {"growth": {"lookups": lookups}},
         "lookup": {"lookup": {"calls": 10, "misses": 0, "http_misses": 1}},
-        "memory": {"memory": {"bytes_per_100k_calls": 1000, "calls": 5}},
+        "memory": {"memory": {"bytes_per_100k_calls": 1000, "calls": 5, "minutes": 1.0}},
         "conversation": {"conversation": [{"turns": 100, "conversation": "chat", "ratio": 1.2}]},
     }
     head, rows = goals.table(documents)

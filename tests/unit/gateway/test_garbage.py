@@ -1,8 +1,11 @@
-"""A call leaves nothing for the cyclic collector: finding it would cost a tenth of what the call costs."""
+"""Neither a call nor a connection leaves anything for the cyclic collector: finding it would cost a tenth of a call."""
 
 from __future__ import annotations
 
 import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CoroutineType
 
@@ -10,7 +13,7 @@ import pytest
 
 from emulators.inprocess import running
 from emulators.raw import RawClient, post
-from emulators.scripted import ScriptedUpstream, Seen, Step, answer, chat_answer, chunked
+from emulators.scripted import Close, ScriptedUpstream, Seen, Step, answer, chat_answer, chunked
 
 CALLS = 40
 FRAME = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
@@ -30,6 +33,23 @@ def of_ours(found: object) -> bool:
     return type(found).__module__.startswith(("counterfoil.gateway", "counterfoil.surfaces", "counterfoil.record"))
 
 
+@contextmanager
+def watched() -> Iterator[list[str]]:
+    """Give a list; at the end it names what only the cyclic collector found."""
+    left: list[str] = []
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        yield left
+        gc.collect()
+        left += [repr(found)[:100] for found in gc.garbage if of_ours(found)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
 @pytest.mark.parametrize("extra", ['"x":1', '"stream":true', '"user":"refuse"'], ids=["unary", "stream", "error"])
 def test_a_call_leaves_no_circles(tmp_path: Path, extra: str) -> None:
     """Neither on its own connection nor on one that several calls share."""
@@ -40,17 +60,30 @@ def test_a_call_leaves_no_circles(tmp_path: Path, extra: str) -> None:
             request = post("/v1/chat/completions", body, gateway.key())
             client.send(request)
             assert client.reply().body
-            gc.collect()
-            gc.disable()
-            gc.set_debug(gc.DEBUG_SAVEALL)
-            try:
+            with watched() as left:
                 for _ in range(CALLS):
                     client.send(request)
                     assert client.reply().body
-                gc.collect()
-                left = [repr(found)[:100] for found in gc.garbage if of_ours(found)]
-            finally:
-                gc.set_debug(0)
-                gc.garbage.clear()
-                gc.enable()
+    assert not left
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/nothing", "/v1/generations?id=x"])
+def test_a_lost_connection_leaves_no_circles(tmp_path: Path, path: str) -> None:
+    """Neither the client's, whatever it asked for, nor the provider's, which closes after each answer."""
+    with ScriptedUpstream(lambda _: [*answer(chat_answer(), connection="close"), Close()]) as upstream:
+        settings = {"providers": {"local": {"type": "openai", "base_url": upstream.base_url, "api_key": "x"}}}
+        with running(tmp_path, settings) as gateway:
+            request = post(path, b'{"model":"local/gpt-4o-mini","messages":[]}', gateway.key())
+
+            def call() -> None:
+                with RawClient(gateway.port) as client:
+                    client.send(request)
+                    assert client.reply().status
+
+            call()
+            with watched() as left:
+                for _ in range(CALLS):
+                    call()
+                while gateway.host._gateway._connections:
+                    time.sleep(0.01)
     assert not left

@@ -20,7 +20,7 @@ import math
 import os
 import re
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -93,7 +93,7 @@ class UpstreamConnection(asyncio.Protocol):
     ) -> None:
         self._on_idle = on_idle
         self._on_lost = on_lost
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)  # None once the connection is lost
         self._receiver: Receiver | None = None
         self._fields: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
@@ -217,6 +217,7 @@ class UpstreamConnection(asyncio.Protocol):
                 receiver.on_end()
             else:
                 self._fail(UpstreamFault("truncated" if self._head_ready else "connection_reset"), exc)
+        self._parser = None  # they know each other, and only the cyclic collector would find them
 
     def _read_the_rest(self, receiver: Receiver) -> None:
         """Read what the socket still had for us when a write of ours failed.
