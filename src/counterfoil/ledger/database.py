@@ -34,8 +34,11 @@ growing it (measured on ext4: 120 µs against 220 µs)."""
 
 _BUSY_STEP_S = 0.0001
 _MMAP_BYTES = 1 << 30
-_WRITER_STATEMENTS = 256
-"""A batch of each size has its own two statements (``store``), and preparing a large one costs more than running it."""
+_WRITER_STATEMENTS = 64
+"""Those of a batch (``store``, fifteen a table) and all others: preparing one costs more than running it."""
+
+_WRITER_FLAGS = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOMUTEX
+"""No two threads use one of these connections at once, so SQLite need not lock it for each of a batch's values."""
 
 _WRITER_CACHE_KIB = 8 * 1024
 _READER_CACHE_KIB = 2 * 1024
@@ -48,7 +51,7 @@ def open_writer(path: Path, durability: Durability, vfs: str | None = None) -> a
     """
     if not path.exists():  # never open an existing one by other means: closing it would drop SQLite's locks on it
         path.touch(mode=0o600)
-    connection = apsw.Connection(str(path), vfs=vfs, statementcachesize=_WRITER_STATEMENTS)
+    connection = apsw.Connection(str(path), flags=_WRITER_FLAGS, vfs=vfs, statementcachesize=_WRITER_STATEMENTS)
     try:
         wait_briefly(connection)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)

@@ -3,10 +3,11 @@
 Everything here runs in one thread on one connection and raises :class:`apsw.Error` as it comes; ``writer.py`` decides
 what a failure means. A method either commits all it did or leaves the database, and this object, as they were.
 
-A batch goes in by as few statements as there can be: one a table for up to 64 rows, and no query for the place of the
-newest record, which SQLite finds as it assigns ``seq``. SQLite gives up the interpreter's lock around every statement,
-and beside a busy event loop each time costs two switches and a wait to get it back (measured beside a spinning thread:
-a batch of 20 rows one by one takes about 20 times as long).
+A batch goes in by few statements: at most two a table for up to 64 rows, and no query for the place of the newest
+record, which SQLite finds as it assigns ``seq``. SQLite gives up the interpreter's lock around every statement, and
+beside a busy event loop each time costs two switches and a wait to get it back (measured beside a spinning thread: a
+batch of 20 rows one by one takes about 20 times as long). A prepared statement keeps 4 KiB a row, so there is not one
+of every size: with those of 1 to 7 rows and of whole eights they take 1.4 MB, where 64 sizes took 10.
 """
 
 from __future__ import annotations
@@ -31,19 +32,38 @@ INDEX_ROWS_MAX: Final = 16_384
 """The records one pass takes, so that none holds the write lock for long."""
 
 _STATEMENT_ROWS: Final = 64
+_STEP_ROWS: Final = 8
 _PASS = ("index_by_team", "index_by_time", "index_by_value", "index_by_expiry", "index_writers")
 
 
-def _insert(table: str, columns: str) -> tuple[str, ...]:
-    """The statements that insert 0, 1, 2 … rows."""
-    width = columns.count(",") + 1
-    start = f"INSERT INTO {table} ({columns}) VALUES "  # noqa: S608  # names of ours only
-    one = f"({', '.join('?' * width)})"
-    return tuple(start + ", ".join([one] * rows) for rows in range(_STATEMENT_ROWS + 1))
+class _Insert:
+    """Inserts any number of rows into one table. Its texts are short, because the cache of statements hashes them."""
+
+    def __init__(self, table: str, columns: str) -> None:
+        self._width = columns.count(",") + 1
+        start = f"INSERT INTO {table} ({columns}) VALUES "  # noqa: S608  # names of ours only
+        one = f"({','.join('?' * self._width)})"
+        sizes = (*range(_STEP_ROWS), *range(_STEP_ROWS, _STATEMENT_ROWS + 1, _STEP_ROWS))
+        self._statements = {rows: start + ",".join([one] * rows) for rows in sizes}
+
+    def __call__(self, connection: apsw.Connection, values: list[Any], rows: int) -> None:
+        """Insert ``rows`` rows, whose ``values`` stand one after the other, in that order."""
+        statements = self._statements
+        if rows in statements:
+            if rows:
+                connection.execute(statements[rows], values)
+            return
+        at = 0
+        while rows:
+            part = min(rows, _STATEMENT_ROWS)
+            part -= part % _STEP_ROWS if part > _STEP_ROWS else 0
+            end = at + part * self._width
+            connection.execute(statements[part], values[at:end])
+            at, rows = end, rows - part
 
 
-_INSERT_GENERATIONS = _insert("generations", GENERATION_COLUMNS.removeprefix("seq, "))
-_INSERT_BODIES = _insert("bodies", "seq, sealed")
+_insert_generations = _Insert("generations", GENERATION_COLUMNS.removeprefix("seq, "))
+_insert_bodies = _Insert("bodies", "seq, sealed")
 
 
 class Store:
@@ -61,7 +81,7 @@ class Store:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Append ``rows``, one at least, in order, durable on return (as the connection's ``synchronous`` says)."""
-        execute = self._execute
+        connection, execute = self._connection, self._execute
         writer, sequence, digest, link = self.writer, self.sequence, self.digest, codec.link
         generations: list[Any] = []  # the values of all rows, one after the other
         digests: list[bytes] = []
@@ -73,7 +93,7 @@ class Store:
             generations += row.columns
         execute("BEGIN IMMEDIATE")
         try:
-            self._insert(_INSERT_GENERATIONS, generations, len(rows))
+            _insert_generations(connection, generations, len(rows))
             last = self._last_rowid()
             bodies: list[Any] = []
             sharing: list[tuple[int, Shared]] = []
@@ -83,7 +103,7 @@ class Store:
                     if row.shared is not None:
                         sharing.append((seq, row.shared))
             alone = self._share(sharing, bodies) if sharing else ()
-            self._insert(_INSERT_BODIES, bodies, len(bodies) // 2)
+            _insert_bodies(connection, bodies, len(bodies) // 2)
             execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -156,17 +176,6 @@ class Store:
     def close(self) -> None:
         """Close the connection, for whoever made this store alone."""
         self._connection.close()
-
-    def _insert(self, statements: tuple[str, ...], values: list[Any], rows: int) -> None:
-        """Insert ``rows`` rows, whose values stand one after the other, in that order."""
-        if rows <= _STATEMENT_ROWS:
-            if rows:
-                self._execute(statements[rows], values)
-            return
-        width = len(values) // rows
-        for first in range(0, rows, _STATEMENT_ROWS):
-            part = values[first * width : (first + _STATEMENT_ROWS) * width]
-            self._execute(statements[len(part) // width], part)
 
     def _chain_end(self) -> tuple[int, bytes]:
         end = self._execute(QUERIES["chain_end_tail"], (self.indexed_seq, self.writer)).get
