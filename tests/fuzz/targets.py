@@ -439,7 +439,8 @@ def capture(data: bytes) -> None:
         found = capture_body.decode(data)
     except ValueError:
         return
-    assert capture_body.decode(capture_body.encode(found)) == found
+    for apart in (False, True):
+        assert capture_body.decode(capture_body.encode(found, apart=apart)) == found
 
 
 def scanned(data: bytes) -> None:

@@ -104,10 +104,10 @@ class RowMaker:
         sealed = expires_at_ms = shared = None
         capture = settlement.capture
         if capture is not None and settlement.policy is CapturePolicy.FULL:
-            plain = body.encode(capture)
-            if len(capture.request) >= SHARED_FROM_BYTES and len(plain) <= SHARED_MAX_BYTES:
-                request_at = len(plain) - settlement.bytes - len(capture.replayable or b"")
-                sealed, digest, shared = self._share(record, identity, capture.request, request_at, plain)
+            may_share = len(capture.request) >= SHARED_FROM_BYTES
+            plain = body.encode(capture, apart=may_share)
+            if may_share and len(plain) <= SHARED_MAX_BYTES:
+                sealed, digest, shared = self._share(record, identity, capture.request, plain)
             else:
                 sealed = self._sealer.seal(record.team_id, identity, plain)
                 digest = hashlib.sha256(sealed).hexdigest()
@@ -126,14 +126,12 @@ class RowMaker:
         columns = columns_of(record, usage, lines, info.state, identity, settlement.created_at_ms, expires_at_ms)
         return Row(settlement, waiter, (*columns, self._pack(data)), data, sealed, shared)
 
-    def _share(
-        self, record: Record, identity: bytes, request: bytes, request_at: int, plain: bytes
-    ) -> tuple[bytes, str, Shared]:
+    def _share(self, record: Record, identity: bytes, request: bytes, plain: bytes) -> tuple[bytes, str, Shared]:
         """The blob of a body that may repeat another, its commitment, and what the store has to know."""
         seal, team_id = self._sealer.seal, record.team_id
         bucket = bucket_of(team_id, record.key_id, request)
         base = self._shelf.base_for(bucket, request, len(plain))
-        kept = Kept(bucket, plain, request_at, len(request))
+        kept = Kept(bucket, plain, body.request_at(plain), len(request))
         shared = Shared(self._shelf, kept, base, lambda: seal(team_id, identity, plain))
         if base is None:
             sealed = shared.whole()
