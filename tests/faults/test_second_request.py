@@ -19,7 +19,7 @@ from emulators.waiting import PATIENCE_S
 from faults import malformed, smuggled
 
 THREADS = 64
-LIMITS = {"header_seconds": 1, "body_seconds": 1, "keep_alive_seconds": 1}
+LIMITS = {"header_seconds": 1, "body_seconds": 1, "keep_alive_seconds": 1, "body_bytes": 1_000_000}
 PATH = "/v1/chat/completions"
 
 
@@ -89,15 +89,12 @@ def test_a_header_that_changes_is_seen(gateway: Gateway) -> None:
 def test_a_key_that_is_revoked_between_is_refused(gateway: Gateway) -> None:
     """What a head says is remembered; whether its key still counts is not."""
     key = gateway.command("keys", "create", "--team", "acme", "--name", "leaving").stdout.strip()
+    listed = json.loads(gateway.command("keys", "list", "--json").stdout)
+    key_id = next(one["key_id"] for one in listed if one["name"] == "leaving")
     with RawClient(gateway.port) as client:
         for _ in range(2):
             client.send(post(PATH, asking("leaving"), key))
             assert client.reply().status == 200
-        key_id = next(
-            one["key_id"]
-            for one in json.loads(gateway.command("keys", "list", "--json").stdout)
-            if one["name"] == "leaving"
-        )
         gateway.command("keys", "revoke", key_id)
         client.send(post(PATH, asking("leaving"), key))
         assert client.reply().status == 401
@@ -121,6 +118,67 @@ def test_cut_anywhere(gateway: Gateway) -> None:
 
     with ThreadPoolExecutor(THREADS) as pool:
         assert set(pool.map(cut, range(1, len(request)))) == {"cut"}
+
+
+@pytest.mark.parametrize("piece_bytes", [1_000, 65_536, 299_999], ids=["many", "some", "few"])
+def test_a_long_body_comes_in_pieces(gateway: Gateway, upstream: ScriptedUpstream, piece_bytes: int) -> None:
+    """It reaches the provider as it was sent, and so does the request right behind it, which shares its last piece."""
+    key = gateway.key()
+    long = [asking(f"pieces-{number}", 300_000 + number) for number in range(3)]
+    short = [asking(f"behind-{number}") for number in range(3)]
+    with RawClient(gateway.port) as client:
+        for both in zip(long, short, strict=True):
+            data = b"".join(post(PATH, body, key) for body in both)
+            for at in range(0, len(data), piece_bytes):
+                client.send(data[at : at + piece_bytes])
+            assert [answered(client.reply()) for _ in both] == [json.loads(body)["user"] for body in both]
+            assert [seen.body for seen in upstream.seen[-2:]] == [body.replace(b"local/", b"") for body in both]
+
+
+def test_a_head_that_comes_alone(gateway: Gateway) -> None:
+    """As many clients write them: each head in one piece, its body in another."""
+    key = gateway.key()
+    with RawClient(gateway.port) as client:
+        for number in range(4):
+            request = post(PATH, asking(f"apart-{number}", number), key)
+            at = request.index(b"\r\n\r\n") + 4
+            client.send(request[:at])
+            client.socket.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                client.socket.recv(1)
+            client.socket.settimeout(20)
+            client.send(request[at:])
+            assert answered(client.reply()) == f"apart-{number}"
+
+
+@pytest.mark.parametrize(
+    ("leaves", "status", "error_code"),
+    [(False, 408, "user:request_timeout"), (True, 400, "user:incomplete_body")],
+    ids=["silent", "gone"],
+)
+def test_a_rest_that_never_comes(gateway: Gateway, leaves: bool, status: int, error_code: str) -> None:
+    """It is told so, and there is a record of it."""
+    request = post(PATH, asking("unfinished", 5_000), gateway.key())
+    with RawClient(gateway.port) as client:
+        client.send(request)
+        assert answered(client.reply()) == "unfinished"
+        client.send(request[:-1])
+        if leaves:
+            client.half_close()
+        reply = client.reply()
+        assert reply.status == status
+        assert gateway.record(reply.generation_id)["error_code"] == error_code
+
+
+def test_a_body_beyond_the_limit_is_refused_before_it_comes(gateway: Gateway) -> None:
+    """By its length alone, also behind a good request."""
+    key = gateway.key()
+    with RawClient(gateway.port) as client:
+        client.send(post(PATH, asking("within"), key))
+        assert answered(client.reply()) == "within"
+        head, _, _ = post(PATH, b"x" * (LIMITS["body_bytes"] + 1), key).partition(b"\r\n\r\n")
+        client.send(head + b"\r\n\r\n")
+        assert client.reply().status == 413
 
 
 def test_the_end_of_a_head_is_no_request(gateway: Gateway, upstream: ScriptedUpstream) -> None:

@@ -84,7 +84,7 @@ class Exchange:
         self.arrived_ns = arrived_ns
         self.principal: Principal | None = None
         self.fault: Fault | None = None
-        self.parts: list[bytes] = []
+        self.parts: list[bytes | memoryview] = []
         self.body_size = 0
         self.complete_body = False
         self.turn = True  # False while an earlier request of the same connection is being answered
@@ -102,9 +102,7 @@ class Exchange:
     def body(self) -> bytes:
         """The whole request body; call once, it is handed over."""
         parts, self.parts = self.parts, []
-        if len(parts) == 1:
-            return parts[0]
-        return b"".join(parts)
+        return b"".join(parts)  # of one piece, that piece
 
     # The answer.
 

@@ -70,8 +70,8 @@ _LENGTH_DIGITS_MAX = 7
 class Form(Struct, frozen=True):
     """A request as its connection last wrote one: all of its head before and after the digits of its length.
 
-    Most requests of a connection come in one read and differ in nothing but the body. Such a read needs no parser: the
-    one that read the first stands between two requests, and would stand there again.
+    Most requests of a connection differ in nothing but the body. One whose head comes in one read needs no parser: the
+    one that read the first stands between two requests, and will stand there again when the body has come.
     """
 
     head: Head
@@ -110,6 +110,7 @@ class ServerProtocol(HttpToolsProtocol):
         self.head_said: tuple[bytes, bytes, str, list[tuple[bytes, bytes]]] | None = None
         self.head_known: Head | None = None  # what follows from `head_said`
         self.in_message = False  # the parser has begun a request and not ended it
+        self.owed = 0  # bytes of a body that are still to come, past the parser
         self.form: Form | None = None
 
     # The connection.
@@ -145,11 +146,16 @@ class ServerProtocol(HttpToolsProtocol):
         if self.lingering:
             self._drop(len(data))
             return
+        if self.owed:
+            self._more(data)
+            return
+        begins = False  # whether the first byte of a request is the first here
         if self.in_head:
             self.head_size += len(data)
         elif self.hot is None and (self.cycle is None or self.cycle.response_complete):
             self._unset_keepalive_if_required()
-            if self.form is not None and not self.in_message and self._fits(self.form, data):
+            begins = not self.in_message
+            if begins and self.form is not None and self._fits(self.form, data):
                 return
             self.head_size = len(data)
             self.deadline = self.loop.time() + self.limits.header_seconds
@@ -165,7 +171,7 @@ class ServerProtocol(HttpToolsProtocol):
         else:
             if self.in_head and self.head_size > self.limits.header_bytes:
                 self._reject(CallerFault("headers_too_large"))
-            elif self.head_known is not None and not self.in_message:
+            elif begins and self.head_known is not None:
                 self._learn_form(data)
 
     def eof_received(self) -> bool | None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as asyncio has it
@@ -228,17 +234,19 @@ class ServerProtocol(HttpToolsProtocol):
             or not exchange.keep_alive
             or head.expects
             or self.pipeline
-            or not data.startswith(b"POST %b " % self.url)  # the head came in several reads: this is only its end
+            or self.in_head
+            or not data.startswith(b"POST %b " % self.url)
         ):
             return
-        found = _LENGTH_LINE.search(data, 0, len(data) - exchange.body_size)
-        if found is not None and int(found[1]) == exchange.body_size:
-            after = data[found.end(1) : len(data) - exchange.body_size]
+        body_at = len(data) - exchange.body_size
+        found = _LENGTH_LINE.search(data, 0, body_at)
+        if found is not None and (int(found[1]) == exchange.body_size) is exchange.complete_body:
+            after = data[found.end(1) : body_at]
             if after.find(b"\r\n\r\n") == len(after) - 4:
                 self.form = Form(head, data[: found.start(1)], after)
 
     def _fits(self, form: Form, data: bytes) -> bool:
-        """Take ``data`` when it is one whole request with the head of the last but for its length; else False."""
+        """Take ``data`` when it is one request, or its beginning, with the head of the last but for its length."""
         before, after = form.before, form.after
         if not data.startswith(before):
             return False
@@ -246,20 +254,54 @@ class ServerProtocol(HttpToolsProtocol):
         end = data.find(b"\r\n", start, start + _LENGTH_DIGITS_MAX + 2)
         length = data[start:end] if end > 0 else b""
         body_at = end + len(after)
-        if not length.isdigit() or not data.startswith(after, end) or len(data) - body_at != int(length):
+        owed = int(length) - (len(data) - body_at) if length.isdigit() else -1
+        if owed < 0 or not data.startswith(after, end):
             return False
         gateway = self.gateway
         exchange = Exchange(self, form.head, time.time_ns() // 1_000_000, time.monotonic_ns())
         exchange.keep_alive = not gateway.stopping
+        self.cycle = exchange
+        self.length = length
+        if owed:
+            self._await_rest(exchange, memoryview(data)[body_at:], owed)
+            return True
         exchange.parts = [data[body_at:]]
         exchange.body_size = len(data) - body_at
         exchange.complete_body = exchange.launched = True
-        self.cycle = exchange
-        self.length = length
         self.deadline = 0.0
         exchange.fault = self._refusal(exchange)
         gateway.begin(exchange)
         return True
+
+    def _await_rest(self, exchange: Exchange, start: memoryview, owed: int) -> None:
+        """Take up a request of which ``start`` has come and ``owed`` bytes have not."""
+        self.hot = exchange
+        self.owed = owed
+        fault = self._refusal(exchange)
+        if fault is not None:
+            self._refuse(exchange, fault)
+            return
+        exchange.parts = [start] if start else []
+        exchange.body_size = len(start)
+        self.deadline = self.loop.time() + self.limits.body_seconds
+
+    def _more(self, data: bytes) -> None:
+        """More of a body that comes past the parser, and perhaps of what is behind it."""
+        exchange, owed = self.hot, self.owed
+        piece = data if len(data) <= owed else data[:owed]
+        self.owed = owed - len(piece)
+        if exchange is not None and exchange.fault is None:
+            exchange.parts.append(piece)
+            exchange.body_size += len(piece)
+        if exchange is not None and not self.owed:
+            self.hot = None
+            self.deadline = 0.0
+            exchange.complete_body = True
+            if exchange.fault is None:
+                exchange.launched = True
+                self.gateway.begin(exchange)
+        if len(data) > owed and not self.transport.is_closing():
+            self.data_received(data[owed:])
 
     def _read_head(self, headers: dict[bytes, bytes], fault: Fault | None) -> Head | None:
         """The head of a request that is ours; None for one that goes on to ASGI."""
