@@ -23,6 +23,8 @@ _TAGS_MAX = 64
 _TAGS_BYTES_MAX = 16 << 10
 """Metadata is kept as tags up to this many entries and bytes (OpenAI allows 16 of 512 characters)."""
 
+_COPIED_BYTES_MAX = 4096
+
 _value = msgspec.json.Decoder()
 _text = msgspec.json.Decoder(str)
 _tags = msgspec.json.Decoder(dict[str, str | int | float | bool | None])
@@ -153,4 +155,10 @@ def splice_model(body: bytes, span: tuple[int, int], model: str) -> bytes:
     written = msgspec.json.encode(model)
     if body[start:end] == written:
         return body
-    return b"%b%b%b" % (memoryview(body)[:start], written, memoryview(body)[end:])
+    pieces = sliceable(body)
+    return b"".join((pieces[:start], written, pieces[end:]))
+
+
+def sliceable(body: bytes) -> bytes | memoryview:
+    """What to cut ``body`` by: pieces of a long one are no copies. A short one's cost less as copies than as views."""
+    return body if len(body) <= _COPIED_BYTES_MAX else memoryview(body)

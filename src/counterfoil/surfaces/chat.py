@@ -20,7 +20,7 @@ import msgspec
 from counterfoil.errors import CallerFault
 from counterfoil.surfaces import metering
 from counterfoil.surfaces.base import Call, Outgoing, Request
-from counterfoil.surfaces.calls import flag, json_body, model_of, splice_model, tags_of, word
+from counterfoil.surfaces.calls import flag, json_body, model_of, sliceable, splice_model, tags_of, word
 from counterfoil.surfaces.families import JsonSurface
 from counterfoil.surfaces.foreign import mapping, parse, sequence, text
 from counterfoil.surfaces.stream import DROP, END, PASS, StreamMeter, Verdict, telling
@@ -77,7 +77,8 @@ class ChatSurface(JsonSurface):
         model_start, model_end = call.model_span or (0, 0)
         written = msgspec.json.encode(model)
         first, last = sorted(((start, end, asked), (model_start, model_end, written)))
-        spliced = b"".join((body[: first[0]], first[2], body[first[1] : last[0]], last[2], body[last[1] :]))
+        pieces = sliceable(body)
+        spliced = b"".join((pieces[: first[0]], first[2], pieces[first[1] : last[0]], last[2], pieces[last[1] :]))
         return Outgoing(self.upstream_path, spliced, call.content_type)
 
     def meter(self, call: Call) -> ChatMeter:

@@ -24,6 +24,7 @@ from counterfoil.surfaces.calls import (
     json_body,
     model_of,
     refused_call,
+    sliceable,
     splice_model,
     word,
 )
@@ -109,8 +110,9 @@ class FormSurface(JsonSurface):
         start, end = call.model_span or (0, 0)
         if call.replayable is None:
             return Outgoing(self.upstream_path, splice_model(call.body, (start, end), model), call.content_type)
-        view = memoryview(call.body)
-        return Outgoing(self.upstream_path, b"%b%b%b" % (view[:start], model.encode(), view[end:]), call.content_type)
+        pieces = sliceable(call.body)
+        spliced = b"".join((pieces[:start], model.encode(), pieces[end:]))
+        return Outgoing(self.upstream_path, spliced, call.content_type)
 
 
 def wrapped(form: bytes, content_type: str) -> bytes:

@@ -114,7 +114,7 @@ def _is_spaced(body: bytes, values: dict[str, Raw]) -> bool:
         if not body.startswith(before, at):
             return False
         at += len(before)
-        if not body.startswith(bytes(value), at):
+        if not body.startswith(value, at):
             return False
         at += len(value)
     return at == len(body) - 1

@@ -36,6 +36,9 @@ then a reset) is nearly always seen before the reset is; and TLS never encrypts 
 everything else waits."""
 
 
+_JOINED_BYTES_MAX = 16 * 1024
+"""A body up to this is joined to its head; a longer one is handed to the socket where it lies."""
+
 _SIZE_LINE = re.compile(rb"[0-9A-Fa-f]{1,7}")
 _SIZE_LINE_END_MAX = 9
 _SIZES_MAX = 4096
@@ -131,12 +134,13 @@ class UpstreamConnection(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             raise AssertionError("a connection is sent on before it is made")
-        if len(body) > REQUEST_BUFFER_BYTES:
-            self._unsent = memoryview(body)
-            transport.write(head)
-            self._send_more()
-        else:
+        if len(body) <= _JOINED_BYTES_MAX:
             transport.write(head + body)
+        elif len(body) <= REQUEST_BUFFER_BYTES:
+            transport.writelines((head, body))
+        else:
+            self._unsent = memoryview(body)
+            self._send_more(head)
 
     def detach(self) -> None:
         """Forget the receiver and close: nobody wants the rest of this answer."""
@@ -263,12 +267,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     # A long body.
 
-    def _send_more(self) -> None:
-        """The next piece, and the one after it in the loop's next turn unless the socket has enough."""
+    def _send_more(self, head: bytes = b"") -> None:
+        """``head`` and the next piece, and the one after it in the loop's next turn unless the socket has enough."""
         unsent = self._unsent
         if unsent is None or self._choked or self.closed:
             return
-        cast("asyncio.Transport", self.transport).write(unsent[:REQUEST_BUFFER_BYTES])
+        cast("asyncio.Transport", self.transport).writelines((head, unsent[:REQUEST_BUFFER_BYTES]))
         self._unsent = unsent[REQUEST_BUFFER_BYTES:] if len(unsent) > REQUEST_BUFFER_BYTES else None
         if self._unsent is not None and not self._choked:
             asyncio.get_running_loop().call_soon(self._send_more)
