@@ -78,24 +78,34 @@ class Kept:
         self.work = len(plain)  # bytes that must be unpacked to have it
 
     def common(self, request: bytes) -> int:
-        """How many first bytes of ``request`` are this body's request's too."""
-        plain, at = self.plain, self.request_at
-        low, high = 0, min(self.request_bytes, len(request))
-        while low < high:
-            middle = (low + high + 1) // 2
-            if plain[at + low : at + middle] == request[low:middle]:
+        """How many first bytes of ``request`` are this body's request's too. Costs what they cost, and no copy."""
+        equal, at, view = self.plain.startswith, self.request_at, memoryview(request)
+        low, high, end = 0, min(_NEAR_BYTES, self.request_bytes, len(request)), min(self.request_bytes, len(request))
+        while low < end and equal(view[low:high], at + low):
+            low, high = high, min(3 * high, end)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if equal(view[low:middle], at + low):
                 low = middle
             else:
-                high = middle - 1
+                high = middle
         return low
 
     def common_end(self, request: bytes, common: int) -> int:
         """How many last bytes are equal, not counting the ``common`` first ones; to within a few."""
-        end, size = self.request_at + self.request_bytes, len(request)
-        low, high = 0, min(self.request_bytes, size) - common
+        equal, at, size, view = (
+            self.plain.startswith,
+            self.request_at + self.request_bytes,
+            len(request),
+            memoryview(request),
+        )
+        end = min(self.request_bytes, size) - common
+        low, high = 0, min(_NEAR_BYTES, end)
+        while low < end and equal(view[size - high : size - low], at - high):
+            low, high = high, min(3 * high, end)
         while high - low > _NEAR_BYTES:
             middle = (low + high) // 2
-            if self.plain[end - middle : end - low] == request[size - middle : size - low]:
+            if equal(view[size - middle : size - low], at - middle):
                 low = middle
             else:
                 high = middle

@@ -292,6 +292,26 @@ def test_the_shelf_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == [False] * 18 + [True] * 12 + [False]
 
 
+def _alike(one: bytes, other: bytes) -> int:
+    """How many first bytes are equal, one by one."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def test_how_much_two_bodies_share() -> None:
+    """The common beginning to the byte; the common end to within a few bytes, and never into the beginning."""
+    source = random.Random(7)
+    sizes = (0, 1, 5, 127, 128, 129, 400, 5_000)
+    for _ in range(2_000):
+        start, end = (source.randbytes(source.choice(sizes)) for _ in range(2))
+        mine, theirs = (start + bytes(source.choices(b"ab", k=source.choice((0, 1, 3, 200)))) + end for _ in range(2))
+        before, behind = (source.randbytes(source.choice((0, 22, 50))) for _ in range(2))
+        kept = Kept(("t", "k", b""), before + mine + behind, len(before), len(mine))
+        common = kept.common(theirs)
+        assert common == _alike(mine, theirs)
+        ends = min(_alike(mine[::-1], theirs[::-1]), len(mine) - common, len(theirs) - common)
+        assert ends - 128 <= kept.common_end(theirs, common) <= ends
+
+
 def test_a_wrong_base_gives_nothing() -> None:
     """A body unpacked against another base is an error, never another body."""
     source = random.Random(5)
