@@ -56,7 +56,11 @@ BODY_BYTES_MAX: Final = 1 << 30
 """What a body may unpack to: SQLite's own limit for one value."""
 
 _DICTIONARY_BYTES_MAX = 16 * 1024  # a larger body has learned its own words by then
-_FAST_ABOVE_BYTES = 64 * 1024  # level 1 from here on: a prompt of 400 KB must cost milliseconds, not tens
+# A large body takes milliseconds if one lets it. What it takes are its short matches, each of them a few guesses that
+# the processor gets wrong; a table of 16 KB forgets many of those, and stays in the nearest cache (decision 0007).
+_LARGE_HASH_LOG = 12
+_LARGE_MIN_MATCH = 7
+_LARGE_WINDOW_LOG = 19
 _PLAIN_BELOW_BYTES = 96
 _SMALL_LEVEL = -1
 _HEAD_BYTES = 5
@@ -128,7 +132,9 @@ class KeyRing:
 
     def commitment(self, record_id: bytes, body: bytes) -> str:
         """A commitment to ``body``, however it is packed: HMAC-SHA-256, in hex. Tells nothing without the secret."""
-        return hmac.digest(self._commitment, record_id + body, "sha256").hex()
+        code = hmac.new(self._commitment, record_id, "sha256")
+        code.update(body)
+        return code.hexdigest()
 
     def _unwrap(self, team_id: str, stored: DataKey) -> AESGCM:
         nonce, sealed = stored.wrapped[:_NONCE_BYTES], stored.wrapped[_NONCE_BYTES:]
@@ -152,8 +158,7 @@ class Sealer:
         dictionary = _dictionary_1()
         dictionary.precompute_compress(level=_SMALL_LEVEL)  # pyright: ignore[reportUnknownMemberType]
         self._small = zstandard.ZstdCompressor(level=_SMALL_LEVEL, dict_data=dictionary, write_dict_id=False).compress
-        self._middle = zstandard.ZstdCompressor(level=3).compress
-        self._large = zstandard.ZstdCompressor(level=1).compress
+        self._large = zstandard.ZstdCompressor(compression_params=_large_parameters()).compress
 
     def seal(self, team_id: str, record_id: bytes, body: bytes, base: bytes | None = None) -> bytes:
         """The sealed blob of ``body``, which only opens with ``base`` when one is given.
@@ -193,7 +198,7 @@ class Sealer:
             return _PLAIN_CODE, body
         if size <= _DICTIONARY_BYTES_MAX:
             return _DICTIONARY_1_CODE, self._small(body)
-        packed = self._middle(body) if size <= _FAST_ABOVE_BYTES else self._large(body)
+        packed = self._large(body)
         return (_ZSTD_CODE, packed) if len(packed) < size else (_PLAIN_CODE, body)
 
 
@@ -284,6 +289,12 @@ def key_id_of(sealed: bytes) -> int:
 def derive(secret: bytes, purpose: bytes) -> bytes:
     """The 32-byte key for one purpose (RFC 5869, HKDF with SHA-256, no salt: the secret is uniform already)."""
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret)
+
+
+def _large_parameters() -> zstandard.ZstdCompressionParameters:
+    return zstandard.ZstdCompressionParameters.from_level(  # pyright: ignore[reportUnknownMemberType]
+        1, window_log=_LARGE_WINDOW_LOG, hash_log=_LARGE_HASH_LOG, min_match=_LARGE_MIN_MATCH
+    )
 
 
 def _dictionary_1() -> zstandard.ZstdCompressionDict:
