@@ -5,10 +5,14 @@ order a provider writes them. This text holds those skeletons, and bodies are co
 
 It is part of the storage format. A body says which dictionary it was compressed with (its codec byte), so this text may
 never be edited: a better one is added under a new number.
+
+The second dictionary is the same text behind tables of how often letters, lengths and distances come, so that zstd need
+not make its own for every body: a fifth faster and a quarter smaller.
 """
 
 from __future__ import annotations
 
+import base64
 from typing import Final
 
 _ENDS = (
@@ -133,3 +137,13 @@ _ENDS = (
 
 DICTIONARY_1: Final = _ENDS.encode()
 """The first dictionary: protocol skeletons of the chat, responses, messages, Gemini and small surfaces."""
+
+DICTIONARY_2: Final = (
+    base64.b64decode(
+        "N6Qw7AIAAABFEJBjm3QADAAMAIxCEEAQQBBAsA7Pj1Qak0b2NtrdhtVLLJFELlvUp+TR2dm5U6eMkkLDR0NrN1sCCz/FdgUhPxLr4NgUEwEgFB"
+        "iMBsRiGcU+PQAE4ACVHB6TjQdGwqEgSAaGwaAwIAAAgIIAIAAQAAICACAYFAiAKEyFDwAA1I7Ik5lMHgyjGARBDIRBSjnIlJEAAAABAAAABAAA"
+        "AAgAAAA="
+    )
+    + DICTIONARY_1
+)
+"""The second: the tables, made by ``tools/dictionary_tables.py`` and never again under this number, and the first."""

@@ -11,8 +11,8 @@ Keys, from the outside in:
 A sealed blob::
 
     offset  size  field
-    0       1     codec: 0 plain, 1 zstd, 2 zstd with dictionary 1, 3 zstd against another body (``sharing``); the
-                  version of this format as well
+    0       1     codec: 0 plain, 1 zstd, 2 zstd with dictionary 1, 3 zstd against another body (``sharing``), 4 zstd
+                  with dictionary 2; the version of this format as well
     1       4     data key
     5       12    nonce
     17            ciphertext and 16 bytes of tag
@@ -45,12 +45,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from counterfoil.capture import sharing
-from counterfoil.capture.dictionary import DICTIONARY_1
+from counterfoil.capture.dictionary import DICTIONARY_1, DICTIONARY_2
 
 PLAIN: Final = 0
 ZSTD: Final = 1
 ZSTD_DICTIONARY_1: Final = 2
 ZSTD_BASE: Final = 3
+ZSTD_DICTIONARY_2: Final = 4
 
 BODY_BYTES_MAX: Final = 1 << 30
 """What a body may unpack to: SQLite's own limit for one value."""
@@ -62,7 +63,7 @@ _LARGE_HASH_LOG = 12
 _LARGE_MIN_MATCH = 7
 _LARGE_WINDOW_LOG = 19
 _PLAIN_BELOW_BYTES = 96
-_SMALL_LEVEL = -1
+_SMALL_LEVEL = 1
 _HEAD_BYTES = 5
 _NONCE_BYTES = 12
 _KEY_BYTES = 32
@@ -155,7 +156,7 @@ class Sealer:
         self._keys: dict[str, tuple[bytes, AESGCM, bytes]] = {}
         self._prefix = entropy(_NONCE_PREFIX_BYTES)
         self._counter = 0
-        dictionary = _dictionary_1()
+        dictionary = _dictionary_2()
         dictionary.precompute_compress(level=_SMALL_LEVEL)  # pyright: ignore[reportUnknownMemberType]
         self._small = zstandard.ZstdCompressor(level=_SMALL_LEVEL, dict_data=dictionary, write_dict_id=False).compress
         self._large = zstandard.ZstdCompressor(compression_params=_large_parameters()).compress
@@ -197,7 +198,7 @@ class Sealer:
         if size < _PLAIN_BELOW_BYTES:
             return _PLAIN_CODE, body
         if size <= _DICTIONARY_BYTES_MAX:
-            return _DICTIONARY_1_CODE, self._small(body)
+            return _DICTIONARY_2_CODE, self._small(body)
         packed = self._large(body)
         return (_ZSTD_CODE, packed) if len(packed) < size else (_PLAIN_CODE, body)
 
@@ -210,6 +211,7 @@ class Opener:
         self._keys: dict[tuple[str, int], AESGCM] = {}
         self._zstd = zstandard.ZstdDecompressor()
         self._zstd_dictionary_1 = zstandard.ZstdDecompressor(dict_data=_dictionary_1())
+        self._zstd_dictionary_2 = zstandard.ZstdDecompressor(dict_data=_dictionary_2())
 
     def open(self, team_id: str, record_id: bytes, sealed: bytes, base: bytes | None = None) -> bytes:
         """The body in ``sealed``, with the body it was packed against if any. Raises :class:`BodyUnreadable`."""
@@ -232,6 +234,8 @@ class Opener:
             return packed
         if codec == ZSTD:
             return self._zstd.decompress(packed, max_output_size=BODY_BYTES_MAX)
+        if codec == ZSTD_DICTIONARY_2:
+            return self._zstd_dictionary_2.decompress(packed, max_output_size=BODY_BYTES_MAX)
         if codec == ZSTD_DICTIONARY_1:
             return self._zstd_dictionary_1.decompress(packed, max_output_size=BODY_BYTES_MAX)
         if codec == ZSTD_BASE and base is not None:
@@ -301,7 +305,11 @@ def _dictionary_1() -> zstandard.ZstdCompressionDict:
     return zstandard.ZstdCompressionDict(DICTIONARY_1, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
+def _dictionary_2() -> zstandard.ZstdCompressionDict:
+    return zstandard.ZstdCompressionDict(DICTIONARY_2, dict_type=zstandard.DICT_TYPE_FULLDICT)
+
+
 _PLAIN_CODE: Final = bytes([PLAIN])
 _ZSTD_CODE: Final = bytes([ZSTD])
-_DICTIONARY_1_CODE: Final = bytes([ZSTD_DICTIONARY_1])
+_DICTIONARY_2_CODE: Final = bytes([ZSTD_DICTIONARY_2])
 _BASE_CODE: Final = bytes([ZSTD_BASE])

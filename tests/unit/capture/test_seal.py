@@ -8,12 +8,14 @@ import random
 from itertools import count
 
 import pytest
+import zstandard
 
-from counterfoil.capture.dictionary import DICTIONARY_1
+from counterfoil.capture.dictionary import DICTIONARY_1, DICTIONARY_2
 from counterfoil.capture.seal import (
     PLAIN,
     ZSTD,
     ZSTD_DICTIONARY_1,
+    ZSTD_DICTIONARY_2,
     BodyUnreadable,
     DataKey,
     KeyRing,
@@ -62,8 +64,8 @@ def _parts(keys: Keys, secret: bytes = SECRET) -> tuple[Sealer, Opener]:
     [
         (b"", PLAIN),
         (b"short", PLAIN),
-        (TEXT, ZSTD_DICTIONARY_1),
-        (TEXT * 150, ZSTD_DICTIONARY_1),
+        (TEXT, ZSTD_DICTIONARY_2),
+        (TEXT * 150, ZSTD_DICTIONARY_2),
         (TEXT * 300, ZSTD),
         (TEXT * 1000, ZSTD),
         (random.Random(1).randbytes(200_000), PLAIN),
@@ -162,8 +164,26 @@ def test_purposes_are_separate() -> None:
     assert derive(SECRET, b"one") != derive(SECRET, b"two")
 
 
-def test_the_dictionary_is_part_of_the_format() -> None:
-    """Dictionary 1 never changes: bodies on disk need the very one they were packed with."""
-    assert (
-        hashlib.sha256(DICTIONARY_1).hexdigest() == "484008184ec5bf577dc74386faad706be8406c5fcecb8a3c702864d85cd09938"
-    )
+@pytest.mark.parametrize(
+    ("dictionary", "digest"),
+    [
+        (DICTIONARY_1, "484008184ec5bf577dc74386faad706be8406c5fcecb8a3c702864d85cd09938"),
+        (DICTIONARY_2, "95551a8aa3a116af7a28287d7e6868344c52649c23105d2f77d51aae3b6d7e11"),
+    ],
+    ids=["1", "2"],
+)
+def test_the_dictionaries_are_part_of_the_format(dictionary: bytes, digest: str) -> None:
+    """They never change: bodies on disk need the very one they were packed with."""
+    assert hashlib.sha256(dictionary).hexdigest() == digest
+
+
+def test_dictionary_1_still_opens(keys: Keys) -> None:
+    """A body that was packed with the first dictionary opens to itself."""
+    sealer, opener = _parts(keys)
+    key_id = sealer.seal("acme", RECORD, TEXT)[1:5]
+    dictionary = zstandard.ZstdCompressionDict(DICTIONARY_1, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    packed = zstandard.ZstdCompressor(level=-1, dict_data=dictionary, write_dict_id=False).compress(TEXT)
+    head, nonce = bytes([ZSTD_DICTIONARY_1]) + key_id, bytes(12)
+    _, key = KeyRing(SECRET, keys, os.urandom).newest("acme")
+    blob = head + nonce + key.encrypt(nonce, packed, head + RECORD + b"counterfoil/body/1\0acme")
+    assert opener.open("acme", RECORD, blob) == TEXT

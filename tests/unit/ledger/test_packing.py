@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from counterfoil.ledger import packing
-from counterfoil.ledger.packing import DICTIONARY_1, PLAIN, Packer, Unpacker
+from counterfoil.ledger.packing import DICTIONARY_1, DICTIONARY_2, PLAIN, Packer, Unpacker
 from counterfoil.record import codec
 from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState
 from emulators.control import settlement
@@ -28,7 +29,7 @@ def test_a_record_packs_to_a_quarter() -> None:
     info = CaptureInfo(policy=CapturePolicy.FULL, state=CaptureState.STORED, bytes=512, digest="ab" * 32)
     data = codec.encode(settlement(1).record, info)
     packed = PACKER.pack(data)
-    assert packed[0] == DICTIONARY_1
+    assert packed[0] == DICTIONARY_2
     assert len(packed) * 4 < len(data)
 
 
@@ -45,9 +46,22 @@ def test_damage_is_a_value_error(packed: bytes) -> None:
         UNPACKER.unpack(packed)
 
 
-def test_the_dictionary_is_part_of_the_format() -> None:
-    """Dictionary 1 never changes: records on disk need the very one they were packed with."""
-    assert (
-        hashlib.sha256(packing._TEXT_1.encode()).hexdigest()
-        == "d84b3301d2e641913f309770ce435665be9cd9bc00862bc57ad4253615aa06d3"
-    )
+def test_dictionary_1_still_unpacks() -> None:
+    """A record that was packed against the text alone comes back."""
+    dictionary = zstandard.ZstdCompressionDict(packing.RECORD_TEXT, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    data = codec.encode(settlement(1).record, CaptureInfo(policy=CapturePolicy.OFF, state=CaptureState.NOT_CAPTURED))
+    packed = zstandard.ZstdCompressor(level=-3, dict_data=dictionary, write_dict_id=False).compress(data)
+    assert UNPACKER.unpack(bytes([DICTIONARY_1]) + packed) == data
+
+
+@pytest.mark.parametrize(
+    ("dictionary", "digest"),
+    [
+        (packing.RECORD_TEXT, "d84b3301d2e641913f309770ce435665be9cd9bc00862bc57ad4253615aa06d3"),
+        (packing.DICTIONARY_2_TABLES, "fbc3dc61efae82751b44157b1d9f0277d3c64298c8ffda6f77558a19041520f7"),
+    ],
+    ids=["text", "tables"],
+)
+def test_the_dictionaries_are_part_of_the_format(dictionary: bytes, digest: str) -> None:
+    """They never change: records on disk need the very one they were packed with."""
+    assert hashlib.sha256(dictionary).hexdigest() == digest
