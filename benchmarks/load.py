@@ -81,12 +81,15 @@ class Outcome:
     frame_delay_ns: list[int] = field(default_factory=list[int])
     gap_excess_ns: list[int] = field(default_factory=list[int])
     split_us: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    slowest: dict[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(slots=True)
 class _Connection:
     sock: socket.socket
     intended_ns: int = 0
+    sent_ns: int = 0
+    split: bytes = b""
     busy: bool = False
     connected: bool = False
     unsent: bytes = b""
@@ -121,6 +124,7 @@ class Generator:
         self._delays = array("q")
         self._excess = array("q")
         self._splits: list[bytes] = []
+        self._slowest_ns = 0
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
@@ -201,6 +205,7 @@ class Generator:
         connection.in_head = True
         connection.begun = False
         connection.last_frame_ns = 0
+        connection.sent_ns = time.monotonic_ns()
         data = self._head + self._body.fill(self._serial)
         try:
             sent = connection.sock.send(data)
@@ -255,8 +260,11 @@ class Generator:
             self.outcome.first_error = data[:400].decode("latin-1")
         length = _LENGTH.search(data, 0, end)
         connection.left_bytes = int(length[1]) if length else CHUNKED
-        if self.outcome.done % SPLIT_EVERY == 0 and (split := _SPLIT.search(data, 0, end + 2)):
-            self._splits.append(split[1])
+        if self._plan.connections == 1 or self.outcome.done % SPLIT_EVERY == 0:
+            split = _SPLIT.search(data, 0, end + 2)
+            connection.split = split[1] if split else b""
+            if split and self.outcome.done % SPLIT_EVERY == 0:
+                self._splits.append(split[1])
 
     def _read_body(self, connection: _Connection, data: bytes, now: int) -> None:
         if data and not connection.begun:
@@ -300,12 +308,20 @@ class Generator:
         if self._counted(now):
             self.outcome.window_done += 1
             self._latency.append(now - connection.intended_ns)
+            if self._plan.connections == 1 and now - connection.sent_ns > self._slowest_ns:
+                self._note_slowest(connection, now)
         if self._waiting:
             self._send(connection, self._waiting.popleft())
         elif self._plan.rate == 0 and now < self._plan.until_ns:
             self._send(connection, now)
         else:
             self._free.append(connection)
+
+    def _note_slowest(self, connection: _Connection, now: int) -> None:
+        """Where the slowest call of a single client was: how long it took in all, and what the target says of it."""
+        self._slowest_ns = now - connection.sent_ns
+        said = parse_splits([connection.split])
+        self.outcome.slowest = {"total_us": self._slowest_ns // 1000} | {f"{n}_us": v[0] for n, v in said.items()}
 
     def _counted(self, now: int) -> bool:
         return self._plan.from_ns <= now < self._plan.until_ns

@@ -130,7 +130,18 @@ def _split(series: Series) -> list[str]:
             rows.append([scenario.name, *cells])
     if not rows:
         return []
-    return ["What the gateway says of its time, p50 / p99 in µs:", "", *table(["calls", *_SPLIT], rows)]
+    lines = ["What the gateway says of its time, p50 / p99 in µs:", "", *table(["calls", *_SPLIT], rows)]
+    return [*lines, *_slowest(series)]
+
+
+def _slowest(series: Series) -> list[str]:
+    """The slowest call of each round of a single client: one stall is what its p99 is made of."""
+    found = [r.slowest for r in series.of(ALONE.name, goals.OURS) if r.slowest]
+    rows = [[str(n + 1), *(_cell(one.get(f"{part}_us")) for part in ("total", *_SPLIT))] for n, one in enumerate(found)]
+    if not rows:
+        return []
+    note = "The slowest call of each of these rounds of one client, in µs from its sending to its last byte:"
+    return [note, "", *table(["round", "in all", *_SPLIT], rows)]
 
 
 def _cells(series: Series, document: dict[str, Any]) -> list[tuple[str, Callable[[str], str]]]:

@@ -88,6 +88,7 @@ class Round:
     frame_delay_us: dict[str, float] = field(default_factory=dict[str, float])
     gap_excess_us: dict[str, float] = field(default_factory=dict[str, float])
     split_us: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    slowest: dict[str, int] = field(default_factory=dict[str, int])
     latency_histogram_us: dict[int, int] = field(default_factory=dict[int, int])
     instructions_per_request: float | None = None
     rss_bytes: int = 0
@@ -251,6 +252,7 @@ def _figures(target: Target, scenario: Scenario, outcome: Outcome, spent: dict[s
         frame_delay_us=_quantiles(outcome.frame_delay_ns),
         gap_excess_us=_quantiles([abs(gap) for gap in outcome.gap_excess_ns]),
         split_us={name: _quantiles([us * 1000 for us in values]) for name, values in outcome.split_us.items()},
+        slowest=outcome.slowest,
         latency_histogram_us=histogram([ns // 1000 for ns in outcome.latency_ns]),
         sent=outcome.sent,
         failed=outcome.failed,
