@@ -7,14 +7,21 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from msgspec import UNSET
+
 from counterfoil.folder import DataFolder
 from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.settlement import Intent, Settlement
 from counterfoil.ledger.verify import Report, Verifier
-from emulators.control import START_MS, request_id
+from counterfoil.pricing.book import PriceBook
+from counterfoil.record.charge import Charge
+from counterfoil.record.record import Attempt
+from counterfoil.record.usage import Usage, UsageSource
+from emulators.control import START_MS, request_id, settlement
 
 NOW_MS = START_MS + 86_400_000
+USAGE = Usage(1000, 200, 1200, {"cached_tokens": 100}, source=UsageSource.REPORTED)
 
 
 @asynccontextmanager
@@ -26,6 +33,31 @@ async def opened(folder: DataFolder, **options: Any) -> AsyncIterator[Ledger]:
         yield ledger
     finally:
         await ledger.close()
+
+
+def priced(
+    book: PriceBook, number: int, charge: Charge | None = None, *, lines_twice: bool = True, **fields: Any
+) -> Settlement:
+    """A call of :data:`USAGE` that cost what ``book`` says, or what ``charge`` says.
+
+    ``lines_twice``: its lines stand in the attempt that answered too, as they do in what is written today.
+    """
+    given = charge or book.price("openai", "gpt-4o-mini", USAGE, START_MS + number * 1000)
+    attempt = Attempt(
+        number=1,
+        provider="openai",
+        model="gpt-4o-mini",
+        key_source="operator",
+        status_code=200,
+        error_code=None,
+        latency_ms=1.0,
+        generation_ms=2.0,
+        usage=USAGE,
+        pricing_lines=given.lines if lines_twice else UNSET,
+        cost_nanos=given.nanos,
+    )
+    priced = {"cost_nanos": given.nanos, "pricing_lines": given.lines, "cost_state": given.state, "book": book.digest}
+    return settlement(number, usage=USAGE, attempts=(attempt,), **priced, **fields)
 
 
 async def settle_all(ledger: Ledger, settlements: Iterable[Settlement]) -> None:

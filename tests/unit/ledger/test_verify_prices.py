@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -11,23 +10,12 @@ import pytest
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import books
 from counterfoil.ledger.query import Filter, LedgerReader
-from counterfoil.ledger.settlement import Settlement
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.reprice import decode, reprice
 from counterfoil.record import codec
 from counterfoil.record.charge import Charge
-from counterfoil.record.record import Attempt
-from counterfoil.record.usage import Usage, UsageSource
-from emulators.control import START_MS, settlement, write
-from emulators.ledgers import verified
-
-USAGE = Usage(1000, 200, 1200, {"cached_tokens": 100}, source=UsageSource.REPORTED)
-
-
-@pytest.fixture(scope="module")
-def book() -> PriceBook:
-    """Give the bundled catalogue."""
-    return PriceBook.build(books.bundled_catalog())
+from emulators.control import START_MS, write
+from emulators.ledgers import USAGE, priced, verified
 
 
 @pytest.fixture
@@ -36,33 +24,6 @@ def folder(tmp_path: Path, book: PriceBook) -> DataFolder:
     made = DataFolder.create(tmp_path / "data")
     books.store(made.books, book)
     return made
-
-
-def priced(book: PriceBook, number: int, charge: Charge | None = None) -> Settlement:
-    """A call that cost what the book says, or what ``charge`` says."""
-    right = book.price("openai", "gpt-4o-mini", USAGE, START_MS + number * 1000)
-    given: Any = charge or right
-    attempt = Attempt(
-        number=1,
-        provider="openai",
-        model="gpt-4o-mini",
-        key_source="operator",
-        status_code=200,
-        error_code=None,
-        latency_ms=1.0,
-        generation_ms=2.0,
-        usage=USAGE,
-        cost_nanos=given.nanos,
-    )
-    return settlement(
-        number,
-        usage=USAGE,
-        cost_nanos=given.nanos,
-        pricing_lines=given.lines,
-        cost_state=given.state,
-        attempts=(attempt,),
-        book=book.digest,
-    )
 
 
 def cheaper(charge: Charge) -> Charge:
@@ -77,9 +38,10 @@ def cheaper(charge: Charge) -> Charge:
     return Charge(lines, sum(line.amount_nanos for line in lines), charge.state)
 
 
-def test_lines_that_follow_from_the_book_hold(folder: DataFolder, book: PriceBook) -> None:
+@pytest.mark.parametrize("lines_twice", [True, False], ids=["in the attempt too", "once"])
+def test_lines_that_follow_from_the_book_hold(folder: DataFolder, book: PriceBook, lines_twice: bool) -> None:
     """Every one is bit for bit what the book gives."""
-    write(folder, [priced(book, number) for number in range(1, 20)])
+    write(folder, [priced(book, number, lines_twice=lines_twice) for number in range(1, 20)])
     assert verified(folder).problems == []
 
 
