@@ -16,6 +16,7 @@ from counterfoil.folder import DataFolder
 from counterfoil.tenancy.admin import Admin
 from emulators.cassette import Cassette, Take
 from emulators.gateway import Gateway
+from emulators.waiting import STORY_S
 
 APPLICATION = """
 import openai
@@ -73,7 +74,9 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     options = ["--strict-markers", "-W", "error", "--rootdir", str(folder), "-c", os.devnull]
     variables = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
     command += [*options, *arguments, str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=folder, env=variables)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=STORY_S, check=False, cwd=folder, env=variables
+    )
 
 
 def test_tests_are_recorded_once_and_then_run_offline(gateway: Gateway, cassette: Cassette, tmp_path: Path) -> None:

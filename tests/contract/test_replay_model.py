@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from emulators import inprocess
+from emulators.waiting import STORY_S
 
 PAGE = Path(__file__).parents[2] / "docs" / "replay.md"
 
@@ -57,7 +58,7 @@ def test_the_walk_of_the_page(model_server, start_gateway, tmp_path):
     assert walk is not None
     script = "\n".join(re.findall(r"^```bash\n(.*?)^```", walk[1], re.MULTILINE | re.DOTALL))
     done = subprocess.run(
-        ["bash", "-eu", "-o", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        ["bash", "-eu", "-o", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=STORY_S,
         env={**os.environ, **paths, "COUNTERFOIL_KEY": gateway.key()}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

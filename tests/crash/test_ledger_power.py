@@ -169,14 +169,14 @@ def _check(lost: DataFolder, acknowledged: set[str]) -> None:
     assert verified(lost).problems == []
 
 
-@pytest.mark.timeout(60 + LOSSES)
+@pytest.mark.timeout(300 + LOSSES)
 def test_power_loss_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the disk kept of what was not synced, nothing acknowledged is lost and nothing is invented."""
     lose_power(tmp_path, LOSSES, monkeypatch)
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(60 + 10 * LOSSES_MANY)
+@pytest.mark.timeout(300 + 10 * LOSSES_MANY)
 def test_power_loss_at_any_moment_many_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The long form."""
     lose_power(tmp_path, LOSSES_MANY, monkeypatch)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from emulators.waiting import PATIENCE_S, STORY_S
+
 COMMAND = [sys.executable, "-m", "counterfoil", "demo"]
-SECONDS_MAX = 110
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +22,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, model_server: str) -> tuple[s
     assert model_server
     folder = tmp_path_factory.mktemp("demo")
     wide = {**os.environ, "COLUMNS": "200"}
-    done = subprocess.run(
-        COMMAND, cwd=folder, env=wide, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
-    )
+    done = subprocess.run(COMMAND, cwd=folder, env=wide, capture_output=True, text=True, timeout=STORY_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, folder
 
@@ -51,7 +50,12 @@ def test_its_commands_work(told: tuple[str, Path]) -> None:
     assert len(commands) >= 4
     for command in commands:
         done = subprocess.run(
-            [*COMMAND[:-1], *command.split()], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+            [*COMMAND[:-1], *command.split()],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
@@ -69,7 +73,12 @@ def test_a_port_in_use_is_named(tmp_path: Path, model_server: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(
-            [*COMMAND, "--port", str(port)], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+            [*COMMAND, "--port", str(port)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
         )
     assert done.returncode == 1
     assert f"Port {port} is in use" in done.stderr

@@ -15,6 +15,7 @@ import pytest
 from counterfoil import config
 from emulators.gateway import Gateway
 from emulators.scripted import ScriptedUpstream, Seen, Step, answer, chat_answer
+from emulators.waiting import STORY_S
 
 PAGE = Path(__file__).parents[2] / "docs" / "move-to-another-model.md"
 CALLS = 60
@@ -64,7 +65,7 @@ def test_every_command_of_the_page_works(gateway, tmp_path):
     }
     done = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", "\n".join(blocks("bash"))],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110, check=False,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=STORY_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "report.json").read_text())

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 PATIENCE_S: Final = 60.0
-"""Half of what a test may take (``timeout`` in pyproject.toml), so that it is the wait that fails and says where."""
+"""Far less than a test may take (``timeout`` in pyproject.toml), so that it is the wait that fails and says where."""
+STORY_S: Final = 250.0
+"""The same for a whole story told by other processes: the demonstration, a walk of the documents."""
 _LOOK_S: Final = 0.02
 
 

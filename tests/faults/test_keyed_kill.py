@@ -228,7 +228,7 @@ def test_a_key_survives_the_process(gateway: Gateway, keyed_upstream: ScriptedUp
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(120 + 15 * KILLS_MANY)
+@pytest.mark.timeout(300 + 15 * KILLS_MANY)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_key_survives_many_kills(
     start_gateway: Any, local_config: dict[str, Any], keyed_upstream: ScriptedUpstream, workers: int

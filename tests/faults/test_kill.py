@@ -92,7 +92,7 @@ def test_killing_the_process_loses_no_call(gateway: Gateway, upstream: ScriptedU
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(60 + 10 * KILLS_MANY)
+@pytest.mark.timeout(300 + 10 * KILLS_MANY)
 def test_killing_the_process_many_times_loses_no_call(
     start_gateway: Any, local_config: dict[str, Any], upstream: ScriptedUpstream
 ) -> None:
@@ -163,7 +163,7 @@ def kill_workers(gateway: Gateway, upstream: ScriptedUpstream, kills: int, tally
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(60 + 10 * KILLS_MANY)
+@pytest.mark.timeout(300 + 10 * KILLS_MANY)
 def test_killing_workers_many_times_loses_no_call(
     start_gateway: Any, local_config: dict[str, Any], upstream: ScriptedUpstream
 ) -> None:

@@ -90,7 +90,7 @@ class SlowReaders:
 
 
 @pytest.mark.parametrize(
-    "count", [150, pytest.param(1000, marks=[pytest.mark.faults, pytest.mark.timeout(300)])], ids=str
+    "count", [150, pytest.param(1000, marks=[pytest.mark.faults, pytest.mark.timeout(900)])], ids=str
 )
 def test_slow_readers_cost_little_each_and_hold_up_nobody(
     crowded: Gateway, upstream: ScriptedUpstream, count: int

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-READY_SECONDS_MAX: Final = 30.0
+READY_SECONDS_MAX: Final = 60.0
 """A cold start reads 93 MB of weights from a slow disk; it takes under two seconds on a warm one."""
-STOP_SECONDS_MAX: Final = 15.0
+STOP_SECONDS_MAX: Final = 30.0
 """Past the time in which calls in flight may end; then the process is killed."""
 _POLL_SECONDS: Final = 0.03
 _LOG_TAIL_LINES: Final = 25
