@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from emulators.gateway import Answer, Gateway
-from emulators.scripted import ScriptedUpstream, answer, chat_answer, chat_frames, chunked
+from counterfoil.demo.processes import free_port
+from emulators.gateway import HOST, Answer, Gateway
+from emulators.scripted import Reset, ScriptedUpstream, Seen, Step, answer, chat_answer, chat_frames, chunked
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "local/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}
@@ -41,14 +42,33 @@ FIELDS = {
 }
 
 
+BEYOND = {
+    "cost_state": str,
+    "attempts": list,
+    "finish_reason": (str, type(None)),
+    "gateway_ms": (int, float, type(None)),
+    "replay_of": (str, type(None)),
+    "session_id": (str, type(None)),
+    "end_user": (str, type(None)),
+    "tags": dict,
+    "capture": dict,
+    "chain": dict,
+}
+
+
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[ScriptedUpstream]:
     """Give a provider that answers in one piece or in frames, as it is asked."""
     with ScriptedUpstream() as running:
-        running.script = lambda seen: (
-            chunked(*chat_frames("one", "two")) if seen.json.get("stream") else answer(chat_answer())
-        )
+        running.script = play
         yield running
+
+
+def play(seen: Seen) -> list[Step]:
+    """Answer in frames, in one piece, or not at all."""
+    if seen.json["model"] == "reset":
+        return [Reset()]
+    return chunked(*chat_frames("one", "two")) if seen.json.get("stream") else answer(chat_answer())
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one-worker", "two-workers"])
@@ -64,6 +84,7 @@ def gateway(request: pytest.FixtureRequest, start_gateway: Any, upstream: Script
                     "prices": "openai",
                 },
                 "other": {"type": "openai", "base_url": upstream.base_url, "api_key": "none"},
+                "away": {"type": "openai", "base_url": f"http://127.0.0.1:{free_port(HOST)}/v1", "api_key": "none"},
             },
             "models": {"fast": ["local/gpt-4o-mini"]},
         },
@@ -87,7 +108,7 @@ def test_a_served_call_has_every_field_with_its_type(gateway: Gateway, stream: b
     before = gateway.key()
     got = call(gateway, before, BODY | {"stream": stream})
     record = gateway.record(got.headers["x-request-id"])
-    for name, kind in FIELDS.items():
+    for name, kind in (FIELDS | BEYOND).items():
         assert isinstance(record[name], kind), (name, record[name])
     assert re.fullmatch(r"gen_[0-9A-HJKMNP-TV-Z]{26}", record["request_id"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", record["created_at"])
@@ -166,6 +187,37 @@ def test_a_teams_own_provider_key_is_used_first_and_reported(gateway: Gateway, u
     assert record["attempts"][0]["key_source"] == "team"
     assert b"sk-teams-own" not in look_up.body
     assert b"sk-teams-own" not in gateway.process.log.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "status", "error"),
+    [
+        ("POST", BODY | {"model": "nobody/x"}, 404, "user:model_not_found"),
+        ("POST", BODY | {"stream": 1}, 400, "user:invalid_field"),
+        ("POST", {}, 400, "user:model_required"),
+        ("POST", BODY | {"model": "away/x"}, 502, "upstream:connect_failed"),
+        ("POST", BODY | {"model": "local/reset"}, 502, "upstream:connection_reset"),
+        ("GET", None, 405, "user:method_not_allowed"),
+    ],
+    ids=["model", "field", "empty", "away", "reset", "method"],
+)
+def test_an_error_of_ours_has_every_field_and_header_too(
+    gateway: Gateway, method: str, asked: dict[str, Any] | None, status: int, error: str
+) -> None:
+    """A call that nobody answered is recorded like any other, and its answer says the same of cost and time."""
+    got = gateway.request(method, CHAT, asked, key=gateway.key())
+    record = gateway.record(got.headers["x-request-id"])
+    for name, kind in (FIELDS | BEYOND).items():
+        assert isinstance(record[name], kind), (name, record[name])
+    assert (got.status, record["status_code"], record["error_code"]) == (status, status, error)
+    assert (record["success"], record["throughput"], record["tags"]) == (False, None, {})
+    assert 0 < record["latency_ms"] <= record["generation_ms"]
+    told = (int(got.headers["x-cost-nanos"]), got.headers["x-cost-state"])
+    assert told == (record["cost_nanos"], record["cost_state"])
+    assert record["cost_nanos"] == sum(line["amount_nanos"] for line in record["pricing_lines"]) == 0
+    timing = dict(part.strip().split(";dur=") for part in got.headers["server-timing"].split(","))
+    assert timing.keys() == {"gw", "upstream", "ledger"}
+    assert all(float(ms) >= 0 for ms in timing.values())
 
 
 @pytest.mark.parametrize("policy", ["metadata", "off"])

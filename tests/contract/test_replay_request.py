@@ -75,6 +75,7 @@ ROWS = [
     Row("translation", "/v1/audio/translations", SPOKEN, MULTIPART),
     Row("generateContent", "/v1beta/models/google/gemini-2.5-flash:generateContent", CONTENTS),
     Row("generateContent under /v1", "/v1/models/gemini-2.5-flash:generateContent", CONTENTS),
+    Row("an escaped colon", "/v1beta/models/google%2Fgemini-2.5-flash%3AgenerateContent", CONTENTS),
     Row("streamed frames", f"{FLASH}:streamGenerateContent?alt=sse", CONTENTS),
     Row("streamed array", f"{FLASH}:streamGenerateContent", CONTENTS),
     Row("embedContent", f"{EMBED}:embedContent", ONE),

@@ -104,7 +104,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "replay_of": "The record that this call reran.",
         "session_id": "The session the client named.",
         "end_user": "The end user the client named.",
-        "tags": "Further labels the client gave.",
+        "tags": "Further labels the client gave; empty when it gave none.",
         "bytes_delivered": "Bytes of the answer's body that were sent to a client that left before its end.",
         "book": "The content hash of the price book the lines were made with.",
         "schema": "The number of this record's format.",

@@ -31,23 +31,25 @@ KEPT = (b"anthropic-beta", b"anthropic-version", b"openai-beta")
 
 JUDGE_OF = b"x-counterfoil-judge-of"
 
-_SLUG = re.compile(r"[^a-z0-9]+")
+_SLUG = re.compile(r"[\W_]+")
 APP_ID_LENGTH_MAX = 128
 SESSION_ID_LENGTH_MAX = 256
 
 
 def app_of(headers: dict[bytes, bytes]) -> str | None:
-    """The application: ``X-App-Id``, else ``HTTP-Referer``/``Referer``, else ``X-Title``. A key's own goes before."""
+    """The application: ``X-App-Id``, else ``HTTP-Referer``/``Referer``, else ``X-Title``. A key's own goes before.
+
+    What says nothing (an empty value, a referer without a host) does not stand in the way of the next.
+    """
     value = headers.get(b"x-app-id")
-    if value:
-        return _text(value)[:APP_ID_LENGTH_MAX] or None
-    value = headers.get(b"http-referer") or headers.get(b"referer")
-    if value:
-        return _site(_text(value))
-    value = headers.get(b"x-title")
-    if value:
-        return _SLUG.sub("-", _text(value).lower()).strip("-")[:APP_ID_LENGTH_MAX] or None
-    return None
+    app = _text(value)[:APP_ID_LENGTH_MAX] if value else None
+    if not app:
+        value = headers.get(b"http-referer") or headers.get(b"referer")
+        app = _site(_text(value)) if value else None
+    if not app:
+        value = headers.get(b"x-title")
+        app = _SLUG.sub("-", _text(value).lower()).strip("-")[:APP_ID_LENGTH_MAX] if value else None
+    return app or None
 
 
 def session_of(headers: dict[bytes, bytes]) -> str | None:
@@ -89,10 +91,10 @@ def _text(value: bytes) -> str:
 
 
 def _site(referer: str) -> str | None:
-    """Host and path of a referer, without query, fragment or credentials."""
+    """Host and path of a referer, with or without its scheme, without query, fragment or credentials."""
     try:
-        parts = urlsplit(referer)
-        host = parts.hostname
+        parts = urlsplit(referer if "://" in referer else f"//{referer}")
+        host, _ = parts.hostname, parts.port  # a port that is none raises: about:blank has no host
     except ValueError:
         return None
     if not host:

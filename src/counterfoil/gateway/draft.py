@@ -243,7 +243,7 @@ def record_of(
         provider_cost_nanos=reading.provider_cost_nanos if draft.playback_of is None else None,
         session_id=draft.session_id if details else None,
         end_user=call.end_user if call is not None and details else None,
-        tags=call.tags if call is not None and call.tags and details else UNSET,
+        tags=call.tags if call is not None and call.tags and details else {},
         bytes_delivered=_left_after(status, relay),
         book=draft.book,
         playback_of=draft.playback_of or UNSET,

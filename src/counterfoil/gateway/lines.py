@@ -31,9 +31,23 @@ def limit_lines(relay: Relay) -> list[bytes]:
 
 def last_lines(draft: Draft, record: Record, waited_ns: int) -> list[bytes]:
     """Our lines in the head of an answer that was held until its record was durable."""
-    timing = record.gateway_ms or 0.0, record.generation_ms, (draft.intent_ns + waited_ns) / 1e6
     return [
         id_lines(draft.request_id),
-        b"x-cost-nanos: %d\r\nx-cost-state: %b\r\nserver-timing: gw;dur=%.3f, upstream;dur=%.3f, ledger;dur=%.3f\r\n"
-        % (record.cost_nanos, record.cost_state.encode(), *timing),
+        cost_lines(draft, record, record.gateway_ms or 0.0, record.generation_ms, waited_ns),
     ]
+
+
+def refusal_lines(draft: Draft, record: Record, waited_ns: int) -> list[bytes]:
+    """Our lines, besides the id, in the head of an error of ours that came without any provider's answer."""
+    upstream_ms = sum(attempt.generation_ms or 0.0 for attempt in record.attempts)
+    gateway_ms = max(0.0, record.generation_ms - upstream_ms)
+    return [cost_lines(draft, record, gateway_ms, upstream_ms, waited_ns)]
+
+
+def cost_lines(draft: Draft, record: Record, gateway_ms: float, upstream_ms: float, waited_ns: int) -> bytes:
+    """What a settled call cost, and where its time went; ``waited_ns`` is the wait for the commit."""
+    timing = gateway_ms, upstream_ms, (draft.intent_ns + waited_ns) / 1e6
+    return (
+        b"x-cost-nanos: %d\r\nx-cost-state: %b\r\nserver-timing: gw;dur=%.3f, upstream;dur=%.3f, ledger;dur=%.3f\r\n"
+        % (record.cost_nanos, record.cost_state.encode(), *timing)
+    )

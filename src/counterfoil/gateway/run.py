@@ -30,7 +30,7 @@ from counterfoil.gateway.attribution import SESSION_ID_LENGTH_MAX
 from counterfoil.gateway.draft import Draft, attempt_of, intent_of, record_of
 from counterfoil.gateway.estimate import Estimator
 from counterfoil.gateway.exchange import Exchange
-from counterfoil.gateway.lines import first_lines, id_lines, last_lines, limit_lines
+from counterfoil.gateway.lines import first_lines, id_lines, last_lines, limit_lines, refusal_lines
 from counterfoil.gateway.outcome import captured, client_status, fault_in, unreadable
 from counterfoil.gateway.parts import Bookkeeper, Doorkeeper
 from counterfoil.gateway.playback import HEADER as PLAYBACK_HEADER
@@ -346,11 +346,14 @@ class Gateway:
         elif relay.begun:
             relay.break_off(exchange.surface.render_stream_error(fault, draft.request_id))
         else:
-            self.answer_fault(exchange, fault, draft.request_id, limit_lines(relay))
+            told = lines[1:] if fault.branch != "gateway" else []  # of a call without a record nothing is told
+            self.answer_fault(exchange, fault, draft.request_id, [*limit_lines(relay), *told])
 
     async def _settle_refusal(self, exchange: Exchange, draft: Draft, fault: Fault) -> None:
         """Record a call that no provider answered, then say so. Without a ledger the answer is all there is."""
         record = self._refusal_record(exchange, draft, fault)
+        lines: list[bytes] = []
+        began = time.monotonic_ns()
         try:
             await self._durable(self._settlement(draft, record, None))
         except GatewayFault as unavailable:
@@ -358,7 +361,8 @@ class Gateway:
             self.counters.refused += 1
         else:
             self.counters.settled += 1
-        self.answer_fault(exchange, fault, draft.request_id, [])
+            lines = refusal_lines(draft, record, time.monotonic_ns() - began)
+        self.answer_fault(exchange, fault, draft.request_id, lines)
 
     def _refusal_record(self, exchange: Exchange, draft: Draft, fault: Fault) -> Record:
         status = 499 if exchange.disconnected else fault.status
@@ -434,7 +438,9 @@ class Gateway:
         """The surface that serves ``path``; None for the control plane's. What is neither's is a call astray."""
         known = self._paths.get(path, _UNSEEN)
         if known is _UNSEEN:
-            text = path.decode("latin-1")
+            text = (
+                path.decode("latin-1").replace("%3A", ":").replace("%3a", ":")
+            )  # Gemini's colon, as some clients write it
             known = self._parts.find_surface(text)
             if known is None and text.startswith("/v1") and not self._parts.is_control(text):
                 known = self._parts.unknown_surface(text)

@@ -215,7 +215,7 @@ def _clean(record: Record) -> Record:
         for name in record.__struct_fields__
         if type(value := getattr(record, name)) is str
     }
-    return msgspec.structs.replace(record, **changes, tags=UNSET)
+    return msgspec.structs.replace(record, **changes, tags={})
 
 
 def _bare_record(settlement: Settlement) -> Record:

@@ -124,7 +124,7 @@ class Record(Struct, frozen=True, kw_only=True, gc=False):
     replay_of: str | None = None
     session_id: str | None = None
     end_user: str | None = None
-    tags: dict[str, Any] | UnsetType = UNSET
+    tags: dict[str, Any] = {}
     bytes_delivered: int | UnsetType = UNSET
     book: str | None = None
     schema: int = SCHEMA_VERSION

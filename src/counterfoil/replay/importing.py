@@ -12,8 +12,6 @@ import os
 import time
 from typing import Final
 
-from msgspec import UNSET
-
 from counterfoil.capture.body import Capture
 from counterfoil.errors import ConfigError, Fault
 from counterfoil.folder import DataFolder
@@ -83,7 +81,7 @@ def _settlement(one: Interaction, team_id: str, request_id: str) -> Settlement:
         native_model=reading.native_model,
         session_id=call.session_id,
         end_user=call.end_user,
-        tags=call.tags or UNSET,
+        tags=call.tags or {},
         playback_of=recording.generation_id,
     )
     bodies = Capture(

@@ -13,15 +13,35 @@ from counterfoil.gateway.attribution import app_of, link_of, session_of
         ({b"x-app-id": b"batch-jobs", b"x-title": b"T"}, "batch-jobs"),
         ({b"http-referer": b"https://user:pw@shop.example/chat/?q=secret#x"}, "shop.example/chat"),
         ({b"referer": b"https://shop.example/"}, "shop.example"),
-        ({b"x-title": "Möbel & Co.".encode()}, "m-bel-co"),
+        ({b"x-title": "Möbel & Co.".encode()}, "möbel-co"),
+        ({b"x-title": "日本語".encode()}, "日本語"),
+        ({b"http-referer": b"shop.example/chat?q=secret"}, "shop.example/chat"),
+        ({b"http-referer": b"my-app"}, "my-app"),
+        ({b"http-referer": b"about:blank", b"x-title": b"My Chat"}, "my-chat"),
+        ({b"http-referer": b"file:///home/me", b"x-title": b"My Chat"}, "my-chat"),
+        ({b"x-app-id": b" ", b"x-title": b"My Chat"}, "my-chat"),
         ({b"x-app-id": b"a\x01b"}, "ab"),
         ({b"referer": b"http://[::1"}, None),
         ({}, None),
     ],
-    ids=["header", "referer", "bare-host", "title", "control", "damaged", "none"],
+    ids=[
+        "header",
+        "referer",
+        "bare-host",
+        "title",
+        "script",
+        "no-scheme",
+        "name",
+        "blank",
+        "file",
+        "empty",
+        "control",
+        "damaged",
+        "none",
+    ],
 )
 def test_the_headers_name_the_app(headers: dict[bytes, bytes], app: str | None) -> None:
-    """A referer's query and credentials are never kept."""
+    """A referer's query and credentials are never kept; a header that says nothing leaves the word to the next."""
     assert app_of(headers) == app
 
 
