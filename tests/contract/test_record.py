@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from counterfoil.demo.processes import free_port
 from emulators.gateway import HOST, Answer, Gateway
-from emulators.scripted import Reset, ScriptedUpstream, Seen, Step, answer, chat_answer, chat_frames, chunked
+from emulators.scripted import Reset, ScriptedUpstream, Seen, Step, Wait, answer, chat_answer, chat_frames, chunked
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "local/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}
@@ -42,6 +43,16 @@ FIELDS = {
 }
 
 
+MESSAGE = [
+    b"event: %b\ndata: %b\n\n" % (json.loads(data)["type"].encode(), data)
+    for data in (
+        b'{"type":"message_start","message":{"id":"msg_1","usage":{"input_tokens":9,"output_tokens":1}}}',
+        b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"one"}}',
+        b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}',
+        b'{"type":"message_stop"}',
+    )
+]
+LATE_SECONDS = 0.3
 BEYOND = {
     "cost_state": str,
     "attempts": list,
@@ -68,6 +79,10 @@ def play(seen: Seen) -> list[Step]:
     """Answer in frames, in one piece, or not at all."""
     if seen.json["model"] == "reset":
         return [Reset()]
+    if seen.json["model"] == "late":
+        *before, last = chunked(*chat_frames("one") if seen.path.endswith("completions") else MESSAGE)
+        split = len(before) - (2 if seen.path.endswith("completions") else 1)
+        return [*before[:split], Wait(LATE_SECONDS), *before[split:], last]
     return chunked(*chat_frames("one", "two")) if seen.json.get("stream") else answer(chat_answer())
 
 
@@ -131,6 +146,22 @@ def test_a_served_call_has_every_field_with_its_type(gateway: Gateway, stream: b
     timing = dict(part.strip().split(";dur=") for part in got.headers["server-timing"].split(","))
     assert timing.keys() == {"gw", "upstream", "ledger"}
     assert all(float(ms) >= 0 for ms in timing.values())
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
+def test_what_follows_the_output_is_no_part_of_its_time(gateway: Gateway, path: str) -> None:
+    """Usage and the end marker may be late: generation_ms ends with the finish reason, whatever waits for them."""
+    key = gateway.key()
+    began = time.monotonic()
+    got = gateway.request("POST", path, BODY | {"model": "local/late", "stream": True}, key=key)
+    seconds = time.monotonic() - began
+    record = gateway.record(got.headers["x-request-id"])
+    assert (record["success"], record["finish_reason"] in ("stop", "end_turn")) == (True, True)
+    assert record["latency_ms"] <= record["generation_ms"] <= (seconds - LATE_SECONDS) * 1000
+    assert record["throughput"] == pytest.approx(
+        record["usage"]["completion_tokens"] / record["generation_ms"] * 1000, rel=0.01
+    )
+    assert record["gateway_ms"] < (seconds - LATE_SECONDS) * 1000
 
 
 def test_the_lookup_takes_the_providers_id_too(gateway: Gateway) -> None:

@@ -123,7 +123,7 @@ class Draft:
         if relay is None or not relay.dispatched_ns:
             waited = milliseconds(now_ns - self.arrived_ns)
             return waited, waited
-        end = relay.end_ns or now_ns
+        end = relay.finish_ns or relay.end_ns or now_ns
         first = relay.output_ns if relay.way is Way.STREAM else relay.first_byte_ns
         if not first or first > end:
             first = end
@@ -236,7 +236,7 @@ def record_of(
         cost_reason=charge.reason,
         attempts=tuple(draft.attempts),
         finish_reason=reading.finish_reason,
-        gateway_ms=milliseconds(now_ns - draft.arrived_ns - _upstream_ns(draft, generation_ms)) if relay else None,
+        gateway_ms=milliseconds(now_ns - draft.arrived_ns - _upstream_ns(draft, relay, now_ns)) if relay else None,
         requested_model=(call and call.model) or None,
         native_model=reading.native_model,
         service_tier=reading.service_tier,
@@ -258,10 +258,11 @@ def _said(reading: Reading) -> int | UnsetType:
     return UNSET if reading.provider_cost_nanos is None else reading.provider_cost_nanos
 
 
-def _upstream_ns(draft: Draft, generation_ms: float) -> int:
+def _upstream_ns(draft: Draft, relay: Relay, now_ns: int) -> int:
     """The time spent on providers: on the final attempt, and on those before it that were dispatched."""
     earlier = sum(attempt.generation_ms or 0.0 for attempt in draft.attempts[:-1]) if len(draft.attempts) > 1 else 0.0
-    return int((generation_ms + earlier) * _NS_PER_MS)
+    final_ns = (relay.end_ns or now_ns) - relay.dispatched_ns if relay.dispatched_ns else 0
+    return final_ns + int(earlier * _NS_PER_MS)
 
 
 def _left_after(status: int, relay: Relay | None) -> int | UnsetType:

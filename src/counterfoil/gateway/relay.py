@@ -110,6 +110,7 @@ class Relay:
         "_capture_max",
         "_connection",
         "_ended",
+        "_endings",
         "_flows",
         "_held_max",
         "_inflater",
@@ -134,6 +135,7 @@ class Relay:
         "exchange",
         "fault",
         "fields",
+        "finish_ns",
         "first_byte_ns",
         "first_lines",
         "keeps",
@@ -189,7 +191,9 @@ class Relay:
         self.first_byte_ns = 0
         self.output_ns = 0
         self.last_ns = 0
-        self.end_ns = 0
+        self.end_ns = 0  # of the answer
+        self.finish_ns = 0  # of its output, where the protocol says so before the answer ends
+        self._endings = 0
         self._connection: Sender | None = None
         self._inflater: Inflater | None = None
         self._length: int | None = None
@@ -410,9 +414,9 @@ class Relay:
             self.output_ns = now
         if out:
             self._send(out)
-        if meter.terminal:
-            self._on_terminal(now)
-        else:
+        if meter.endings != self._endings:
+            self._on_ending(now)
+        if not meter.terminal:
             self._flows = self._inflater is None and self.begun and self.output_ns != 0
 
     def _on_flow(self, data: bytes, now: int) -> None:
@@ -429,8 +433,19 @@ class Relay:
         if out:
             self._sent += len(out)
             self.exchange.write(out)
-        if meter.terminal:
-            self._on_terminal(now)
+        if meter.endings != self._endings:
+            self._on_ending(now)
+
+    def _on_ending(self, now: int) -> None:
+        """A finish reason has come, the terminal frame, or both."""
+        meter = self.meter
+        seen, self._endings = self._endings, meter.endings
+        if not meter.terminal:
+            self.finish_ns = now
+            return
+        if meter.endings > seen + 1:
+            self.finish_ns = now
+        self._on_terminal(now)
 
     def _on_terminal(self, now: int) -> None:
         """The terminal frame is here and kept back."""

@@ -93,10 +93,13 @@ class Meter(Protocol):
     Stream state the gateway polls after each push, plain attributes for speed:
     ``output_seen`` turns True at the first frame with generated output (a role-only frame is not output);
     ``terminal`` turns True when the protocol's end marker has arrived whole, and then ``push`` keeps it back.
+    ``endings`` grows with each frame that ends output (a finish reason) and with the end marker: what comes between
+    the last finish reason and the marker, such as usage, is no output, however late it comes.
     """
 
     output_seen: bool
     terminal: bool
+    endings: int
 
     def push(self, data: bytes) -> bytes:
         """Take the next bytes of the body; give those that may leave now (often ``data`` itself, perhaps empty)."""

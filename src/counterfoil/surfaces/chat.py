@@ -144,6 +144,7 @@ class ChatMeter(StreamMeter):
         if finish:
             self._reading.finish_reason = self._reading.finish_reason or finish
             self._usage_final = True
+            self.endings += 1
         if not self.output_seen:
             self.output_seen = has_output(choice)
         if not self._cites:

@@ -161,7 +161,9 @@ class GeminiMeter(StreamMeter):
         had_output = self._read(body)
         if not self._reading.complete:
             return PASS
-        return MORE if finished_before and had_output else LAST
+        more = finished_before and had_output
+        self.endings += more or not finished_before
+        return MORE if more else LAST
 
     def _read(self, body: dict[str, Any]) -> bool:
         """Keep what one part says; whether it holds output."""
@@ -201,6 +203,7 @@ class GeminiMeter(StreamMeter):
         more = self._reading.complete
         self._reading.finish_reason = found[1].decode()
         self._reading.complete = True
+        self.endings += 1
         return MORE if more else LAST
 
     def whole(self, status: int, body: bytes) -> None:

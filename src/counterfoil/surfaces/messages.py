@@ -76,6 +76,7 @@ class MessagesMeter(StreamMeter):
                 self._use(message.get("usage"))
             case "message_delta":
                 self._reading.finish_reason = text(mapping(body.get("delta")).get("stop_reason"))
+                self.endings += self._reading.finish_reason is not None
                 if self._use(body.get("usage")):
                     self._usage_final = True
             case "message_stop":

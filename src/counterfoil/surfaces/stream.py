@@ -90,6 +90,7 @@ class StreamMeter:
     def __init__(self, call: Call) -> None:
         self.output_seen = False
         self.terminal = False
+        self.endings = 0
         self._call = call
         self._cutter = Cutter()
         self._lessons = _LESSONS if self.holes[0] else 0
@@ -210,7 +211,9 @@ class StreamMeter:
         if verdict is DROP:
             return b""
         leaving = self._hold(raw, first=verdict is MORE)
-        self.terminal = verdict is END
+        if verdict is END:
+            self.terminal = True
+            self.endings += 1
         return leaving
 
     def _hold(self, raw: bytes, *, first: bool = False) -> bytes:
