@@ -15,10 +15,12 @@ A sealed blob::
                   with dictionary 2; the version of this format as well
     1       4     data key
     5       12    nonce
-    17            ciphertext and 16 bytes of tag
+    17      12    codec 3 only: start and size of what is taken from the other body, and its place in this one
+    17/29         ciphertext and 16 bytes of tag
 
 The header (without the nonce), the record's id and the team are authenticated with every blob: a body moved to another
-record or another team, or given another codec, does not open.
+record or another team, or given another codec, does not open. Of codec 3 the other body is authenticated as well, all
+of it: against another than it was packed against, a blob does not open. (At 9 GB/s that costs less than a checksum.)
 
 Nonces. A GCM nonce must never come twice under one key. A sealer draws 64 random bits when it is made and counts in
 the other 32; when the counter ends it draws again. Within a sealer nonces cannot repeat. Two sealers share a prefix
@@ -35,6 +37,7 @@ blob could guess at the rest; whoever can watch the database's blobs already hol
 from __future__ import annotations
 
 import hmac
+import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
@@ -46,6 +49,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from counterfoil.capture import sharing
 from counterfoil.capture.dictionary import DICTIONARY_1, DICTIONARY_2
+from counterfoil.capture.sharing import Stretch
 
 PLAIN: Final = 0
 ZSTD: Final = 1
@@ -66,6 +70,8 @@ _PLAIN_BELOW_BYTES = 96
 _SMALL_LEVEL = 1
 _HEAD_BYTES = 5
 _NONCE_BYTES = 12
+_PLACE_AT = _HEAD_BYTES + _NONCE_BYTES
+_PLACE = struct.Struct("<III")
 _KEY_BYTES = 32
 _NONCE_PREFIX_BYTES = 8
 _COUNTER_END = 1 << 32
@@ -161,15 +167,15 @@ class Sealer:
         self._small = zstandard.ZstdCompressor(level=_SMALL_LEVEL, dict_data=dictionary, write_dict_id=False).compress
         self._large = zstandard.ZstdCompressor(compression_params=_large_parameters()).compress
 
-    def seal(self, team_id: str, record_id: bytes, body: bytes, base: bytes | None = None) -> bytes:
-        """The sealed blob of ``body``, which only opens with ``base`` when one is given.
+    def seal(self, team_id: str, record_id: bytes, body: bytes, taken: Stretch | None = None) -> bytes:
+        """The sealed blob of ``body``, which only opens with the base it has ``taken`` a stretch from, if any.
 
         Raises :class:`BodyUnreadable` when the team's key cannot be used.
         """
         key = self._keys.get(team_id)
         if key is None:
             key = self._key(team_id)
-        codec, packed = self._pack(body) if base is None else (_BASE_CODE, sharing.pack(base, body))
+        codec, packed = self._pack(body) if taken is None else (_BASE_CODE, sharing.pack(taken, body))
         counter = self._counter
         if counter == _COUNTER_END:
             self._prefix = self._entropy(_NONCE_PREFIX_BYTES)
@@ -177,7 +183,11 @@ class Sealer:
         self._counter = counter + 1
         head = codec + key[0]
         nonce = self._prefix + counter.to_bytes(4, "big")
-        return head + nonce + key[1].encrypt(nonce, packed, head + record_id + key[2])
+        if taken is None:
+            return head + nonce + key[1].encrypt(nonce, packed, head + record_id + key[2])
+        place = _PLACE.pack(taken.start, taken.size, taken.at)
+        bound_to = b"".join((head, record_id, place, key[2], taken.base))
+        return b"".join((head, nonce, place, key[1].encrypt(nonce, packed, bound_to)))
 
     def commitment(self, record_id: bytes, body: bytes) -> str:
         """See :meth:`KeyRing.commitment`."""
@@ -220,16 +230,22 @@ class Opener:
         key = self._keys.get((team_id, key_id))
         if key is None:
             key = self._keys[team_id, key_id] = self._ring.key(team_id, key_id)
-        nonce = sealed[_HEAD_BYTES : _HEAD_BYTES + _NONCE_BYTES]
+        nonce, text_at = sealed[_HEAD_BYTES:_PLACE_AT], _PLACE_AT
+        bound_to = head + record_id + _BODY_PURPOSE + team_id.encode()
+        taken: Stretch | None = None
         try:
-            packed = key.decrypt(
-                nonce, sealed[_HEAD_BYTES + _NONCE_BYTES :], head + record_id + _BODY_PURPOSE + team_id.encode()
-            )
-            return self._unpack(head[0], packed, base)
-        except (InvalidTag, ValueError, zstandard.ZstdError) as error:
+            if head[0] == ZSTD_BASE:
+                if base is None:
+                    raise BodyUnreadable("The body that this one was packed against is not there.")
+                text_at += _PLACE.size
+                place = sealed[_PLACE_AT:text_at]
+                taken = Stretch(base, *_PLACE.unpack(place))
+                bound_to = b"".join((head, record_id, place, _BODY_PURPOSE, team_id.encode(), base))
+            return self._unpack(head[0], key.decrypt(nonce, sealed[text_at:], bound_to), taken)
+        except (InvalidTag, ValueError, struct.error, zstandard.ZstdError) as error:
             raise BodyUnreadable("The sealed body is damaged, or belongs to another record.") from error
 
-    def _unpack(self, codec: int, packed: bytes, base: bytes | None) -> bytes:
+    def _unpack(self, codec: int, packed: bytes, taken: Stretch | None) -> bytes:
         if codec == PLAIN:
             return packed
         if codec == ZSTD:
@@ -238,10 +254,8 @@ class Opener:
             return self._zstd_dictionary_2.decompress(packed, max_output_size=BODY_BYTES_MAX)
         if codec == ZSTD_DICTIONARY_1:
             return self._zstd_dictionary_1.decompress(packed, max_output_size=BODY_BYTES_MAX)
-        if codec == ZSTD_BASE and base is not None:
-            return sharing.unpack(base, packed)
-        if codec == ZSTD_BASE:
-            raise BodyUnreadable("The body that this one was packed against is not there.")
+        if taken is not None:
+            return sharing.unpack(taken, packed)
         raise BodyUnreadable(f"The body was sealed with codec {codec}, which this version does not know.")
 
 

@@ -56,7 +56,10 @@ SHARED_PART: Final = 4
 _LEAD_BYTES = 256  # bodies with another beginning are not looked at
 _PROBES_MAX = 32
 _NEAR_BYTES = 128  # two beginnings whose lengths differ by less count as equal; a base may have so much of its own
-_LEVEL = 2
+_NEAR_END_BYTES = 32 * 1024
+_LEVEL = 3
+_LEVEL_BEYOND = 2  # where a base has much behind what it shares
+_LEVEL_BYTES_MAX = 128 * 1024
 _FRAMES_BYTES_MAX = 1 << 30
 
 BucketKey = tuple[str, str, bytes]
@@ -123,11 +126,25 @@ class Kept:
         return request.endswith(self.plain[min(self.request_at + common + _NEAR_BYTES, end) : end])
 
 
+class Stretch(NamedTuple):
+    """What a body takes from another: ``size`` bytes from ``start`` on in ``base``, which stand at ``at`` in itself."""
+
+    base: bytes
+    start: int
+    size: int
+    at: int
+
+
 class Base(NamedTuple):
-    """What to pack against; ``contained``: the new body says all of it."""
+    """What to pack against. So many first bytes are ``common``; ``contained``: the new body says all of it."""
 
     kept: Kept
+    common: int
     contained: bool
+
+    def stretch(self, request_at: int) -> Stretch:
+        """What a body takes from this one whose request begins at ``request_at``."""
+        return Stretch(self.kept.plain, self.kept.request_at, self.common, request_at)
 
 
 class Shelf:
@@ -152,7 +169,7 @@ class Shelf:
                     found, best, common = kept, score, shared
         if found is None or (common + found.common_end(request, common)) * SHARED_PART < len(request):
             return None
-        return Base(found, found.is_contained(request, common))
+        return Base(found, common, found.is_contained(request, common))
 
     def put(self, kept: Kept) -> None:
         """Keep one more, and drop those used longest ago."""
@@ -218,22 +235,36 @@ def bucket_of(team_id: str, key_id: str, request: bytes) -> BucketKey:
     return team_id, key_id, request[:_LEAD_BYTES]
 
 
-def pack(base: bytes, plain: bytes) -> bytes:
-    """``plain`` compressed against ``base``, with a checksum, so that another base never gives another body."""
+def pack(taken: Stretch, plain: bytes) -> bytes:
+    """What is left of ``plain`` without the stretch, compressed against the bytes around the end of that in the base.
+
+    Says neither what was taken nor from which base; whoever keeps it makes sure of both (``seal``).
+    """
+    near = _near(taken)
+    left = b"".join((plain[: taken.at], memoryview(plain)[taken.at + taken.size :]))
+    size = len(near) + len(left)
     parameters = zstandard.ZstdCompressionParameters.from_level(  # pyright: ignore[reportUnknownMemberType]
-        _LEVEL,
-        source_size=len(plain),
-        dict_size=len(base),
-        window_log=max((len(base) + len(plain)).bit_length(), zstandard.WINDOWLOG_MIN),
+        _LEVEL if size <= _LEVEL_BYTES_MAX else _LEVEL_BEYOND,
+        source_size=len(left),
+        dict_size=len(near),
+        window_log=max(size.bit_length(), zstandard.WINDOWLOG_MIN),
         write_dict_id=False,
-        write_checksum=True,
     )
-    return zstandard.ZstdCompressor(dict_data=_raw(base), compression_params=parameters).compress(plain)
+    return zstandard.ZstdCompressor(dict_data=_raw(near), compression_params=parameters).compress(left)
 
 
-def unpack(base: bytes, packed: bytes) -> bytes:
-    """What :func:`pack` packed. Raises :class:`zstandard.ZstdError` when it is damaged or ``base`` is another."""
-    return zstandard.ZstdDecompressor(dict_data=_raw(base)).decompress(packed, max_output_size=_FRAMES_BYTES_MAX)
+def unpack(taken: Stretch, packed: bytes) -> bytes:
+    """The body that :func:`pack` packed. Raises :class:`zstandard.ZstdError` when it is damaged."""
+    base, start, size, at = taken
+    left = zstandard.ZstdDecompressor(dict_data=_raw(_near(taken))).decompress(
+        packed, max_output_size=_FRAMES_BYTES_MAX
+    )
+    return b"".join((left[:at], memoryview(base)[start : start + size], memoryview(left)[at:]))
+
+
+def _near(taken: Stretch) -> bytes:
+    """The last of what is taken, and all behind it: what is new is most like the newest."""
+    return taken.base[max(taken.start + taken.size - _NEAR_END_BYTES, 0) :]
 
 
 def _raw(base: bytes) -> zstandard.ZstdCompressionDict:

@@ -136,7 +136,7 @@ class RowMaker:
         if base is None:
             sealed = shared.whole()
             return sealed, hashlib.sha256(sealed).hexdigest(), shared
-        sealed = seal(team_id, identity, plain, base.kept.plain)
+        sealed = seal(team_id, identity, plain, base.stretch(kept.request_at))
         return sealed, self._sealer.commitment(identity, plain), shared
 
 

@@ -14,6 +14,7 @@ from counterfoil.capture.dictionary import DICTIONARY_1, DICTIONARY_2
 from counterfoil.capture.seal import (
     PLAIN,
     ZSTD,
+    ZSTD_BASE,
     ZSTD_DICTIONARY_1,
     ZSTD_DICTIONARY_2,
     BodyUnreadable,
@@ -24,6 +25,7 @@ from counterfoil.capture.seal import (
     derive,
     key_id_of,
 )
+from counterfoil.capture.sharing import Stretch
 
 RECORD = bytes(range(16))
 SECRET = b"s" * 32
@@ -77,6 +79,24 @@ def test_round_trip(keys: Keys, body: bytes, codec: int) -> None:
     sealer, opener = _parts(keys)
     sealed = sealer.seal("acme", RECORD, body)
     assert (sealed[0], opener.open("acme", RECORD, sealed)) == (codec, body)
+
+
+def test_a_body_opens_with_its_base_alone(keys: Keys) -> None:
+    """Against another base, however like it, or against none, it is an error and never another body."""
+    sealer, opener = _parts(keys)
+    base = b"".join(b'{"n":%d,"said":"%x"}' % (n, n * 7919) for n in range(4_000))
+    body = b"head" + base[:-100] + b"and what is new"
+    sealed = sealer.seal("acme", RECORD, body, Stretch(base, 0, len(base) - 100, 4))
+    assert (sealed[0], opener.open("acme", RECORD, sealed, base)) == (ZSTD_BASE, body)
+    assert len(sealed) < 150
+    for other in (base + b"x", base[:-1], b"y" + base[1:], base[:-101] + b"z" + base[-100:], b"", None):
+        with pytest.raises(BodyUnreadable):
+            opener.open("acme", RECORD, sealed, other)
+    for at in range(len(sealed)):
+        with pytest.raises(BodyUnreadable):
+            opener.open("acme", RECORD, sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :], base)
+        with pytest.raises(BodyUnreadable):
+            opener.open("acme", RECORD, sealed[:at], base)
 
 
 def test_small_bodies_compress() -> None:

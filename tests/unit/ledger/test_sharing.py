@@ -16,7 +16,7 @@ import zstandard
 
 from counterfoil.capture import sharing
 from counterfoil.capture.body import Capture
-from counterfoil.capture.sharing import Kept, Shelf
+from counterfoil.capture.sharing import Kept, Shelf, Stretch
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import retention
 from counterfoil.ledger.query import LedgerReader
@@ -312,14 +312,18 @@ def test_how_much_two_bodies_share() -> None:
         assert ends - 128 <= kept.common_end(theirs, common) <= ends
 
 
-def test_a_wrong_base_gives_nothing() -> None:
-    """A body unpacked against another base is an error, never another body."""
-    source = random.Random(5)
-    base, other = (_text(source, 800).encode() for _ in range(2))
-    packed = sharing.pack(base, base + b" and more")
-    assert sharing.unpack(base, packed) == base + b" and more"
-    with pytest.raises(zstandard.ZstdError):
-        sharing.unpack(other, packed)
+@pytest.mark.parametrize("size", [0, 1, 2_000, 40_000, 300_000])
+def test_a_stretch_is_taken_and_put_back(size: int) -> None:
+    """Wherever it lies, whatever is before and behind it in both bodies."""
+    source = random.Random(size)
+    shared = _text(source, 60_000).encode()[:size]
+    for behind in (0, 10, 50_000, 200_000):
+        ends = [_text(source, 40_000).encode()[:behind] for _ in range(2)]
+        base, plain = b"a head" + shared + ends[0], b"another head" + shared + ends[1]
+        stretch = Stretch(base, 6, size, 12)
+        packed = sharing.pack(stretch, plain)
+        assert sharing.unpack(stretch, packed) == plain
+        assert len(packed) < len(ends[1]) * 0.6 + 60
 
 
 def _identity(number: int) -> bytes:
