@@ -34,6 +34,7 @@ against the buffer: damaged bytes raise :class:`ValueError`, never a wrong captu
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Final
 
@@ -188,6 +189,7 @@ def _fields(fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
     return _FIELDS_HEAD.pack(VERSION_FIELDS, len(lines)) + lines if len(lines) <= _FIELDS_BYTES_MAX else b""
 
 
+@lru_cache(maxsize=64)
 def _type_bytes(media_type: str) -> bytes:
     """A media type is short in practice; a longer one (hostile or broken) keeps its first 255 bytes."""
     encoded = media_type.encode(errors="replace")

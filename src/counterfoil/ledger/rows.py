@@ -74,9 +74,10 @@ class RowMaker:
         self._sealer = sealer
         self._shelf = Shelf()
         self._pack = Packer().pack
-        self._retention_days = retention_days
+        self._retention_ms = retention_days * MS_PER_DAY
+        self._stored = _stored(retention_days)
         self._uncaptured = {
-            (policy, state): CaptureInfo(policy=policy, state=state)
+            (policy, state): codec.closing(CaptureInfo(policy=policy, state=state))
             for policy in CapturePolicy
             for state in CaptureState
         }
@@ -111,19 +112,15 @@ class RowMaker:
             else:
                 sealed = self._sealer.seal(record.team_id, identity, plain)
                 digest = hashlib.sha256(sealed).hexdigest()
-            expires_at_ms = settlement.created_at_ms + self._retention_days * MS_PER_DAY
-            info = CaptureInfo(
-                policy=settlement.policy,
-                state=CaptureState.STORED,
-                bytes=len(sealed),
-                digest=digest,
-                retention_days=self._retention_days,
-            )
+            expires_at_ms = settlement.created_at_ms + self._retention_ms
+            state = CaptureState.STORED
+            end = self._stored % (len(sealed), digest.encode())
         else:
-            info = self._uncaptured[settlement.policy, settlement.capture_state]
-        data = codec.encode(record, info)
+            state = settlement.capture_state
+            end = self._uncaptured[settlement.policy, state]
+        data = codec.close(record, end)
         usage, lines = record.usage, record.pricing_lines
-        columns = columns_of(record, usage, lines, info.state, identity, settlement.created_at_ms, expires_at_ms)
+        columns = columns_of(record, usage, lines, state, identity, settlement.created_at_ms, expires_at_ms)
         return Row(settlement, waiter, (*columns, self._pack(data)), data, sealed, shared)
 
     def _share(self, record: Record, identity: bytes, request: bytes, plain: bytes) -> tuple[bytes, str, Shared]:
@@ -190,6 +187,14 @@ def columns_of(
         user,
         None if user is None else value_key(user),
     )
+
+
+def _stored(retention_days: int) -> bytes:
+    """The end of the canonical bytes of a record with bodies, to be filled with their size and their digest."""
+    info = CaptureInfo(
+        policy=CapturePolicy.FULL, state=CaptureState.STORED, bytes=0, digest="%b", retention_days=retention_days
+    )
+    return codec.closing(info).replace(b'"bytes":0', b'"bytes":%d')
 
 
 def value_key(text: str) -> int:

@@ -17,12 +17,23 @@ GENESIS = bytes(32)
 """The digest before the first record of a chain."""
 
 _encoder = msgspec.json.Encoder(order=None)
+_encode = _encoder.encode
 _decoder = msgspec.json.Decoder(Record)
 
 
 def encode(record: Record, capture: CaptureInfo) -> bytes:
     """The canonical bytes: deterministic, UTF-8, one JSON object."""
-    return b'%b,"capture":%b}' % (_encoder.encode(record)[:-1], _encoder.encode(capture))
+    return close(record, closing(capture))
+
+
+def closing(capture: CaptureInfo) -> bytes:
+    """The end of the canonical bytes of every record with this ``capture``."""
+    return b',"capture":%b}' % _encoder.encode(capture)
+
+
+def close(record: Record, end: bytes) -> bytes:
+    """The canonical bytes of ``record`` that end with what :func:`closing` gave."""
+    return _encode(record)[:-1] + end
 
 
 def decode(data: bytes) -> Record:

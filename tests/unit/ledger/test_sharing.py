@@ -218,7 +218,10 @@ def test_after_a_restart_the_conversation_goes_on(folder: DataFolder) -> None:
         "DELETE FROM shared WHERE seq = 20",
         "DELETE FROM bodies WHERE seq = 19",
         "UPDATE bodies SET sealed = (SELECT sealed FROM bodies WHERE seq = 21) WHERE seq = 20",
-        "UPDATE bodies SET sealed = CAST(substr(sealed, 1, length(sealed) - 1) || x'00' AS BLOB) WHERE seq = 20",
+        (
+            "UPDATE bodies SET sealed = CAST(substr(sealed, 1, length(sealed) - 1)"
+            " || CASE substr(sealed, -1) WHEN x'00' THEN x'01' ELSE x'00' END AS BLOB) WHERE seq = 20"
+        ),
         "INSERT INTO shared VALUES (1, 30)",
     ],
     ids=["another base", "no base", "base deleted", "another body", "a byte", "a circle"],
