@@ -120,7 +120,8 @@ def write(folder: DataFolder, settlements: Iterable[Settlement]) -> None:
     """Make ``settlements`` durable, as a gateway does, and leave."""
 
     async def run() -> None:
-        ledger = Ledger.open(folder, durability="write", loop=asyncio.get_running_loop(), retention_days=36_500)
+        loop = asyncio.get_running_loop()
+        ledger = Ledger.open(folder, durability="write", loop=loop, retention_days=36_500, patience_s=PATIENCE_S)
         await asyncio.gather(*[ledger.settle(one) for one in settlements])
         await ledger.close()
 

@@ -19,6 +19,7 @@ from counterfoil.record.charge import Charge
 from counterfoil.record.record import Attempt
 from counterfoil.record.usage import Usage, UsageSource
 from emulators.control import START_MS, request_id, settlement
+from emulators.waiting import PATIENCE_S
 
 NOW_MS = START_MS + 86_400_000
 USAGE = Usage(1000, 200, 1200, {"cached_tokens": 100}, source=UsageSource.REPORTED)
@@ -27,7 +28,7 @@ USAGE = Usage(1000, 200, 1200, {"cached_tokens": 100}, source=UsageSource.REPORT
 @asynccontextmanager
 async def opened(folder: DataFolder, **options: Any) -> AsyncIterator[Ledger]:
     """A ledger on ``folder``, closed afterwards."""
-    given = {"durability": "write", "retention_days": 30, "now_ms": lambda: NOW_MS} | options
+    given = {"durability": "write", "retention_days": 30, "now_ms": lambda: NOW_MS, "patience_s": PATIENCE_S} | options
     ledger = Ledger.open(folder, loop=asyncio.get_running_loop(), **given)
     try:
         yield ledger

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import timeit
 from collections.abc import Callable
 
@@ -185,7 +186,9 @@ def test_checking_a_cached_key_costs_microseconds(admin: Admin, directory: Direc
     made = admin.create_key("acme", expires_ms=clock() + 10**9, make_missing=True)
     check, key = directory.authenticate, made.key
     check(key)
-    microseconds = min(timeit.repeat(lambda: check(key), number=2_000, repeat=20)) / 2_000 * 1e6
+    microseconds = (
+        min(timeit.repeat(lambda: check(key), timer=time.process_time, number=2_000, repeat=20)) / 2_000 * 1e6
+    )
     print(f"authenticate, cached: {microseconds:.2f} µs")
     assert microseconds < 10
 
