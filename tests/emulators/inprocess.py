@@ -113,10 +113,12 @@ def running(root: Path, settings: Mapping[str, Any]) -> Iterator[InProcess]:
     thread = threading.Thread(target=run, name="gateway")
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(PATIENCE_S)
+        assert thread.is_alive(), "the gateway did not start; its thread says why"
         yield gateway
     finally:
-        gateway.loop.call_soon_threadsafe(gateway.host.stop)
-        thread.join(30)
+        if thread.is_alive():
+            gateway.loop.call_soon_threadsafe(gateway.host.stop)
+        thread.join(PATIENCE_S)
         gateway.reader.close()
         gateway.admin.close()
