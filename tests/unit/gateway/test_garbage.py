@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from emulators.inprocess import running
 from emulators.raw import RawClient, post
 from emulators.scripted import Close, ScriptedUpstream, Seen, Step, answer, chat_answer, chunked
+from emulators.waiting import wait_until
 
 CALLS = 40
 FRAME = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
@@ -84,6 +84,5 @@ def test_a_lost_connection_leaves_no_circles(tmp_path: Path, path: str) -> None:
             with watched() as left:
                 for _ in range(CALLS):
                     call()
-                while gateway.host._gateway._connections:
-                    time.sleep(0.01)
+                wait_until(lambda: not gateway.host._gateway._connections)
     assert not left
