@@ -14,6 +14,8 @@ from counterfoil.cli import doctor, main
 from counterfoil.cli.doctor import State
 from counterfoil.config import parse
 from counterfoil.folder import DataFolder
+from counterfoil.ledger import tally
+from counterfoil.tenancy.admin import Admin
 from emulators.control import request_id, settlement, write
 
 
@@ -70,6 +72,27 @@ def test_a_ledger_that_cannot_be_read_is_a_problem(folder: DataFolder, capsys: p
     """Damage is found, not crashed on."""
     folder.ledger_db.with_name("ledger.db-wal").unlink(missing_ok=True)
     folder.ledger_db.write_bytes(b"\xff" * 65_536)
+    code, states = findings(folder, capsys)
+    assert (code, states["ledger"]) == (1, "problem")
+
+
+@pytest.mark.parametrize("command", [["verify"], ["stats"], ["checkpoint"]], ids=lambda command: command[0])
+def test_no_command_takes_an_empty_ledger_for_a_lost_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    """Where no gateway ever ran there is nothing to lose; where one did, nobody puts an empty ledger in its place."""
+    folder = DataFolder.create(tmp_path / "data")
+    Admin(folder).close()
+    asked = ["ledger", *command, "--json", "--data", str(folder.root)]
+    assert main.run(asked) == 0
+    for path in folder.root.glob("ledger.db*"):
+        path.unlink()
+    counted = tally.Tally.of(folder.journal, 0)
+    counted.publish(tally.Counts(accounted=7), tally.State(), tally.Waits())
+    counted.close()
+    assert main.run(asked) == 1
+    assert "The ledger is missing" in capsys.readouterr().err
+    assert not folder.ledger_db.exists()
     code, states = findings(folder, capsys)
     assert (code, states["ledger"]) == (1, "problem")
 

@@ -17,10 +17,13 @@ import apsw
 import msgspec
 import pytest
 
-from counterfoil.errors import ConfigError
+from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.folder import DataFolder
+from counterfoil.ledger.evidence import Evidence
 from counterfoil.ledger.intents import SLOT_BYTES, SLOTS, count_open
+from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.tally import Counts, State, Waits
+from counterfoil.ledger.verify import Verifier
 from counterfoil.ledger.witness import FolderPlace
 from counterfoil.tenancy.admin import Admin
 from emulators.control import request_id, settlement
@@ -264,6 +267,12 @@ def test_a_lost_ledger_is_not_begun_anew(torn: Torn) -> None:
     asyncio.run(run())
     for path in folder.root.glob("ledger.db*"):
         path.unlink()
+    reader = LedgerReader(folder)
+    ways = (reader.stats, reader.last_checkpoint_ms, Evidence(folder).checkpoints, lambda: Verifier(folder, now_ms=0))
+    for read in ways:
+        with pytest.raises(GatewayFault, match="The ledger is missing"):
+            read()
+    reader.close()
     with pytest.raises(ConfigError, match=r"it had 65 records or more\. Restore it"):
         reopen(folder)
 

@@ -221,9 +221,9 @@ def folder(root: Path) -> Iterator[Finding]:
 
 def ledger(root: Path) -> Iterator[Finding]:
     """The ledger can be read, and every call has its record or is under way. ``ledger verify`` checks what it holds."""
-    if not (root / "ledger.db").exists():
-        return
     data = DataFolder(root)
+    if not data.ledger_db.exists() and not tally.records_lost(data):
+        return
     reader = LedgerReader(data)
     try:
         stats, signed_ms = reader.stats(), reader.last_checkpoint_ms()

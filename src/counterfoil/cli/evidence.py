@@ -23,6 +23,7 @@ from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
 from counterfoil.ledger.evidence import CHECKPOINTS_MAX, Evidence
 from counterfoil.ledger.intents import IntentLog, writer_numbers
+from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.signing import Checkpoint, Signer
 from counterfoil.ledger.store import Store
 from counterfoil.ledger.witness import Second, Witnessed, line_of, places
@@ -110,6 +111,7 @@ def _same(a: Path, b: Path) -> bool:
 
 
 def _signed(folder: DataFolder, signer: Signer) -> Iterator[Checkpoint]:
+    LedgerReader.prepare(folder)
     for number in writer_numbers(folder.journal):
         log = IntentLog.claim(folder.journal, number)
         if log is None:

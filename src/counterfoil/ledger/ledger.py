@@ -30,7 +30,7 @@ from counterfoil.ledger.settlement import Intent, Settlement, Waiter
 from counterfoil.ledger.signing import Signer
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import Store, StoredKeys
-from counterfoil.ledger.tally import Tally, Waits, total
+from counterfoil.ledger.tally import Tally, Waits, records_lost
 from counterfoil.ledger.witness import Second, Witness
 from counterfoil.ledger.writer import Acknowledge, Connected, Writer
 from counterfoil.record.ids import parse
@@ -260,7 +260,7 @@ class Ledger:
 
 def _refuse_a_lost_ledger(folder: DataFolder) -> None:
     """An empty ledger in the place of one that had records would look like a good start."""
-    if not folder.ledger_db.exists() and (records := total(folder.journal).counts.accounted):
+    if records := records_lost(folder):
         raise ConfigError(
             f"The ledger {folder.ledger_db} is missing; it had {records} records or more. Restore it from a backup, or "
             "choose another folder with --data."

@@ -42,6 +42,7 @@ from counterfoil.ledger.rows import value_key
 from counterfoil.ledger.signing import Statement, writer_name
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
+from counterfoil.ledger.tally import records_lost
 from counterfoil.record import ids
 from counterfoil.record.charge import CostState
 from counterfoil.record.coverage import ByokSums, Coverage, ReportedSums
@@ -344,8 +345,14 @@ class LedgerReader:
 
     @staticmethod
     def prepare(folder: DataFolder) -> None:
-        """Give a folder whose gateway never ran its empty ledger, which is no error. Raises :class:`apsw.Error`."""
+        """Give a folder whose gateway never ran its empty ledger, which is no error.
+
+        Raises :class:`apsw.Error`, and :class:`GatewayFault` where there was a ledger: an empty one in its place would
+        be found intact, and taken for a good start.
+        """
         if not folder.ledger_db.exists():
+            if records_lost(folder):
+                raise GatewayFault("ledger_unavailable", "The ledger is missing. Restore it from a backup.")
             database.open_writer(folder.ledger_db, "fsync").close()
 
     def _connection(self) -> apsw.Connection:

@@ -27,6 +27,8 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import astuple
 
+from counterfoil.folder import DataFolder
+
 WAIT_BOUNDS_MS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 125.0, 250.0, 500.0, 1000.0, 2500.0, 10_000.0)
 """Upper bounds of the commit histogram's buckets; one more takes what is above."""
 
@@ -188,6 +190,13 @@ def total(journal: Path) -> Figures:
             state = State(*(one + two for one, two in zip(astuple(state), astuple(figures.state), strict=True)))
         state.last_checkpoint_ms = checkpoint_ms
     return Figures(counts, state, waits, workers)
+
+
+def records_lost(folder: DataFolder) -> int:
+    """How many records at least a ledger had that is missing now; 0 where it is there, or there never was one."""
+    if folder.ledger_db.exists() or not folder.journal.exists():
+        return 0
+    return total(folder.journal).counts.accounted
 
 
 def _all(journal: Path) -> Iterator[tuple[Figures, bool]]:

@@ -42,6 +42,7 @@ from counterfoil.ledger.crew import DAMAGE, PART_RECORDS_MIN, Crew
 from counterfoil.ledger.handover import PublicKeys
 from counterfoil.ledger.inspection import PROBLEMS_MAX, Inspector, Problem
 from counterfoil.ledger.packing import Unpacker
+from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.signing import Statement, root, writer_name
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
@@ -88,7 +89,8 @@ class Verifier:
     ``witness`` is the checkpoints' second place, a folder or one file of lines. ``progress(n)`` is called now and then
     with the records done. With more than one of ``workers`` a large ledger's records are inspected by so many further
     processes while this one walks the chains. Raises :class:`apsw.Error` for a database that cannot be read at all, and
-    :class:`GatewayFault` when one of those processes is killed; damage inside the database is a problem.
+    :class:`GatewayFault` when one of those processes is killed or the ledger is missing; damage inside the database is
+    a problem.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Verifier:
         witness: Path | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
+        LedgerReader.prepare(folder)
         self._connection = database.open_reader(folder.ledger_db)
         self._public = PublicKeys.of(folder)
         self._ring = KeyRing(folder.sealing(), StoredKeys(self._connection), bytes)
