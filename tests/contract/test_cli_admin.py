@@ -116,6 +116,7 @@ def test_the_life_of_a_key(shell: Shell) -> None:
     rotated = shell.said("keys", "rotate", key_id, "--grace", "1h").strip()
     assert rotated != key
     assert holder(shell.data, key).key_id == holder(shell.data, rotated).key_id == key_id
+    assert "disabled" in shell.said("keys", "disable", rotated)  # the key itself will do: it is what a leak shows
     assert "revoked" in shell.said("keys", "revoke", key_id)
     [listed] = json.loads(shell.said("keys", "list", "--team", "acme", "--json"))
     assert (listed["key_id"], listed["state"]) == (key_id, "revoked")
@@ -175,6 +176,8 @@ MISTAKES = [
     pytest.param(["keys", "revoke"], 2, "KEY_ID", id="missing argument"),
     pytest.param(["keys", "create", "--team", "a", "--capture", "some"], 2, "capture", id="not a choice"),
     pytest.param(["keys", "create", "--team", "a", "--app", "w", "--scopes", "admin"], 2, "--app", id="both kinds"),
+    pytest.param(["keys", "create", "--team", "a", "--scopes", ""], 2, "--scopes names no scope", id="empty scopes"),
+    pytest.param(["keys", "revoke", "cf_sk_abcdefghijkl_secret"], 2, "mistyped or cut short", id="part of a key"),
     pytest.param(["teams", "set", "acme"], 2, "Say what to change", id="nothing to change"),
     pytest.param(["keys", "create", "--team", "Acme Ltd"], 1, "an id has 1 to 64 of the characters", id="bad team"),
     pytest.param(["keys", "create", "--team", "a", "--expires", "soon"], 1, "'soon' is not a time", id="bad time"),
@@ -219,6 +222,7 @@ def test_a_mistake_is_one_line(
     assert printed.err.startswith("counterfoil: ")
     assert says in printed.err
     assert printed.err.count("\n") == 1
+    assert "secret" not in printed.err  # what may be nearly all of a key is not repeated
 
 
 def test_a_folder_that_cannot_be_written_says_so(shell: Shell) -> None:

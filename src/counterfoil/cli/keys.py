@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token
 
 from counterfoil.cli import output
 from counterfoil.cli.times import duration_ms, moment_ms
@@ -12,11 +13,25 @@ from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source, admin
 from counterfoil.record.record import CapturePolicy, PlaybackMode
 from counterfoil.tenancy.directory import wall_ms
 from counterfoil.tenancy.documents import NewKey, plain
-from counterfoil.tenancy.keys import KeyKind
+from counterfoil.tenancy.keys import KeyKind, ParsedKey, parse
 
 app = App(name="keys", help="API keys: create, list, disable, rotate, expire, revoke.")
 
-KeyId = Annotated[str, Parameter(help="The key's public id, as `keys list` shows it.")]
+
+def _public_id(_: type, tokens: Sequence[Token]) -> str:
+    """The public id in what was typed, which may be the key itself: that is what somebody has whose key leaked."""
+    [token] = tokens
+    found = parse(token.value)
+    if isinstance(found, ParsedKey):
+        return found.kid
+    if token.value.startswith("cf_"):  # never repeated: it may be nearly all of a key
+        raise CycloptsError(msg="This key is mistyped or cut short; give its public id, as `keys list` shows it.")
+    return token.value
+
+
+KeyId = Annotated[
+    str, Parameter(help="The key's public id, as `keys list` shows it, or the key itself.", converter=_public_id)
+]
 Capture = Literal["full", "metadata", "off"]
 Mode = Literal["strict", "prefer", "off"]
 _COLUMNS: Final = ("key_id", "kind", "team_id", "app_id", "name", "state", "scopes", "expires_at", "created_at")
@@ -32,7 +47,9 @@ def create(
     scopes: Annotated[
         tuple[str, ...],
         Parameter(
-            help="Makes a management key with these scopes; without --team for all teams.", consume_multiple=True
+            help="Makes a management key with these scopes; without --team for all teams.",
+            consume_multiple=True,
+            negative=(),
         ),
     ] = (),
     content: Annotated[bool, Parameter(help="May read bodies also where the team guards them.", negative=())] = False,
@@ -45,6 +62,8 @@ def create(
 ) -> None:
     """Make a key and print it, alone. It is shown this once."""
     wanted = tuple(part for scope in scopes for part in scope.split(",") if part)
+    if scopes and not wanted:
+        raise CycloptsError(msg="--scopes names no scope: an inference key is made without it.")
     if team is None and not wanted:
         raise CycloptsError(msg="Say whose key this is: --team NAME (or --scopes for a management key of all teams).")
     if wanted and (app is not None or capture is not None or playback is not None or content):
