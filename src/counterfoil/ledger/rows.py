@@ -73,6 +73,7 @@ class RowMaker:
     def __init__(self, sealer: Sealer, retention_days: int) -> None:
         self._sealer = sealer
         self._shelf = Shelf()
+        self._close = codec.Closer().close
         self._pack = Packer().pack
         self._retention_ms = retention_days * MS_PER_DAY
         self._stored = _stored(retention_days)
@@ -118,7 +119,7 @@ class RowMaker:
         else:
             state = settlement.capture_state
             end = self._uncaptured[settlement.policy, state]
-        data = codec.close(record, end)
+        data = self._close(record, end)
         usage, lines = record.usage, record.pricing_lines
         columns = columns_of(record, usage, lines, state, identity, settlement.created_at_ms, expires_at_ms)
         return Row(settlement, waiter, (*columns, self._pack(data)), data, sealed, shared)

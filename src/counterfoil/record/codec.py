@@ -17,13 +17,13 @@ GENESIS = bytes(32)
 """The digest before the first record of a chain."""
 
 _encoder = msgspec.json.Encoder(order=None)
-_encode = _encoder.encode
+_encode_into = _encoder.encode_into
 _decoder = msgspec.json.Decoder(Record)
 
 
 def encode(record: Record, capture: CaptureInfo) -> bytes:
     """The canonical bytes: deterministic, UTF-8, one JSON object."""
-    return close(record, closing(capture))
+    return Closer().close(record, closing(capture))
 
 
 def closing(capture: CaptureInfo) -> bytes:
@@ -31,9 +31,18 @@ def closing(capture: CaptureInfo) -> bytes:
     return b',"capture":%b}' % _encoder.encode(capture)
 
 
-def close(record: Record, end: bytes) -> bytes:
-    """The canonical bytes of ``record`` that end with what :func:`closing` gave."""
-    return _encode(record)[:-1] + end
+class Closer:
+    """Makes canonical bytes, in one buffer that it keeps. For one thread."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def close(self, record: Record, end: bytes) -> bytes:
+        """The canonical bytes of ``record`` that end with what :func:`closing` gave."""
+        buffer = self._buffer
+        _encode_into(record, buffer)
+        buffer[-1:] = end
+        return bytes(buffer)
 
 
 def decode(data: bytes) -> Record:
