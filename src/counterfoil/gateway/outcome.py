@@ -7,6 +7,7 @@ from counterfoil.errors import CallerFault, Fault, UpstreamFault
 from counterfoil.gateway.relay import Relay, Way
 from counterfoil.providers.classify import fault_of
 from counterfoil.surfaces.base import Call
+from counterfoil.surfaces.echo import without_echo
 
 
 def fault_in(relay: Relay) -> Fault | None:
@@ -15,11 +16,12 @@ def fault_in(relay: Relay) -> Fault | None:
         return relay.fault
     reading = relay.reading()
     if relay.status >= 300:
-        return fault_of(relay.status, reading.error_message)
+        return fault_of(relay.status, without_echo(reading.error_message, relay.call.body))
     if reading.error_code is not None:
         branch, _, code = reading.error_code.partition(":")
         kind = UpstreamFault if branch == "upstream" else CallerFault
-        return kind(code if code in kind.kinds else "stream_error", reading.error_message)
+        message = without_echo(reading.error_message, relay.call.body)
+        return kind(code if code in kind.kinds else "stream_error", message)
     if not reading.complete and reading.finish_reason is None:
         return UpstreamFault("truncated")
     return None
