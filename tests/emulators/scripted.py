@@ -56,7 +56,7 @@ class Reset:
 
 @dataclass(frozen=True)
 class Hang:
-    """Silence until the peer closes; :attr:`ScriptedUpstream.hung_up` counts those."""
+    """Silence until the peer closes. :attr:`ScriptedUpstream.hung_up` counts those, and peers that left even sooner."""
 
 
 Step = Send | Wait | Until | Close | Reset | Hang
@@ -159,9 +159,13 @@ class ScriptedUpstream(Looped):
         if not self.early:
             seen.body = await reader.readexactly(int(headers.get("content-length", 0)))
         script = self.script(seen) if callable(self.script) else self.script
-        for step in script:
-            if not await self._play(step, reader, writer):
-                return False
+        try:
+            for step in script:
+                if not await self._play(step, reader, writer):
+                    return False
+        except ConnectionError:  # the peer did not stay for all of it
+            self.hung_up += 1
+            raise
         return not self.early
 
     async def _play(self, step: Step, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
