@@ -156,10 +156,10 @@ def test_a_head_that_comes_alone(gateway: Gateway) -> None:
     [(False, 408, "user:request_timeout"), (True, 400, "user:incomplete_body")],
     ids=["silent", "gone"],
 )
-def test_a_rest_that_never_comes(gateway: Gateway, leaves: bool, status: int, error_code: str) -> None:
+def test_a_rest_that_never_comes(impatient: Gateway, leaves: bool, status: int, error_code: str) -> None:
     """It is told so, and there is a record of it."""
-    request = post(PATH, asking("unfinished", 5_000), gateway.key())
-    with RawClient(gateway.port) as client:
+    request = post(PATH, asking("unfinished", 5_000), impatient.key())
+    with RawClient(impatient.port) as client:
         client.send(request)
         assert answered(client.reply()) == "unfinished"
         client.send(request[:-1])
@@ -167,13 +167,13 @@ def test_a_rest_that_never_comes(gateway: Gateway, leaves: bool, status: int, er
             client.half_close()
         reply = client.reply()
         assert reply.status == status
-        assert gateway.record(reply.generation_id)["error_code"] == error_code
+        assert impatient.record(reply.generation_id)["error_code"] == error_code
 
 
-def test_a_body_beyond_the_limit_is_refused_before_it_comes(gateway: Gateway) -> None:
+def test_a_body_beyond_the_limit_is_refused_before_it_comes(impatient: Gateway) -> None:
     """By its length alone, also behind a good request."""
-    key = gateway.key()
-    with RawClient(gateway.port) as client:
+    key = impatient.key()
+    with RawClient(impatient.port) as client:
         client.send(post(PATH, asking("within"), key))
         assert answered(client.reply()) == "within"
         head, _, _ = post(PATH, b"x" * (LIMITS["body_bytes"] + 1), key).partition(b"\r\n\r\n")
