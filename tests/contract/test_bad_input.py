@@ -383,6 +383,19 @@ def test_a_head_too_large_gives_431(gateway: Gateway) -> None:
         assert client.reply().status == 431
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/generations?id=x"])
+def test_a_head_too_large_that_comes_whole_gives_431_too(gateway: Gateway, path: str) -> None:
+    """However it is cut on the way; a body that comes with a small one does not count."""
+    method = "POST" if "chat" in path else "GET"
+    padded = {"x-padding": "a" * (20 << 10)}
+    assert (
+        gateway.request(method, path, b"{}" if method == "POST" else None, key=gateway.key(), headers=padded).status
+        == 431
+    )
+    large = {"model": "nobody/x", "messages": [{"role": "user", "content": "a" * (20 << 10)}]}
+    assert gateway.request("POST", "/v1/chat/completions", large, key=gateway.key()).status == 404
+
+
 def test_a_head_too_slow_gives_408(impatient: Gateway) -> None:
     """The head is bounded in time, counted from its first byte."""
     with RawClient(impatient.port) as client:

@@ -485,6 +485,8 @@ class ServerProtocol(HttpToolsProtocol):
 
     def _head_fault(self, headers: dict[bytes, bytes]) -> Fault | None:
         """What makes a head unacceptable although llhttp parsed it."""
+        if self.head_size > self.limits.header_bytes and self._head_bytes() > self.limits.header_bytes:
+            return CallerFault("headers_too_large")  # it came in one piece, perhaps with its body
         if len(headers) != len(self.headers) or b"content-length" in headers:
             names = [name for name, _ in self.headers]
             names += [b"content-length"] if self.length is not None else []
@@ -503,6 +505,10 @@ class ServerProtocol(HttpToolsProtocol):
         ):
             return CallerFault("invalid_http", "The framing of the request body is ambiguous.")
         return None
+
+    def _head_bytes(self) -> int:
+        """About how large the head was that has just been read."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _refuse(self, exchange: Exchange, fault: Fault) -> None:
         """Answer ``exchange`` with ``fault``; what is left of its body is dropped."""
