@@ -71,7 +71,15 @@ def read(pids: list[int]) -> Reading:
 
 def rss_bytes(pids: list[int]) -> int:
     """Resident memory, shared pages counted once for each process (Pss where the kernel gives it)."""
-    return sum(_rss_bytes(pid) for pid in pids)
+    return sum(_rolled_up(pid, "Pss:") for pid in pids)
+
+
+def own_bytes(pids: list[int]) -> int:
+    """Memory that is in no file: what a process itself asked for.
+
+    Unlike :func:`rss_bytes` it does not change when another process maps the same libraries, or ends.
+    """
+    return sum(_rolled_up(pid, "Anonymous:") for pid in pids)
 
 
 @contextmanager
@@ -119,12 +127,12 @@ def _waiting_ns(pid: int) -> int:
     return total
 
 
-def _rss_bytes(pid: int) -> int:
+def _rolled_up(pid: int, line: str) -> int:
     try:
         lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+    return next((int(found.split()[1]) * 1024 for found in lines if found.startswith(line)), 0)
 
 
 def _ids(folder: Path) -> list[int]:

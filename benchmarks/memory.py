@@ -1,4 +1,4 @@
-"""How memory grows with calls (P11): the proportional set of all processes after every so many calls of full load.
+"""How memory grows with calls (P11): what a gateway holds that is in no file, after every so many calls of full load.
 
 The slope is taken over the last two thirds of the calls by least squares, because the first fill caches that stay as
 they are, and given for 100,000 calls. `COUNTERFOIL_BENCH_MINUTES=60` waits for an hour, a reading a minute, at a rate
@@ -31,7 +31,7 @@ def measure(bench: Bench, scale: float = 1.0) -> tuple[dict[str, Any], list[Roun
     rounds: list[Round] = []
     with running(Counterfoil(), bench.port) as target:
         time.sleep(2.0)
-        idle = clocks.rss_bytes(target.pids())
+        idle = clocks.own_bytes(target.pids())
         points: list[tuple[int, int]] = []
         calls = 0
         for number in range(steps):
@@ -39,7 +39,7 @@ def measure(bench: Bench, scale: float = 1.0) -> tuple[dict[str, Any], list[Roun
             round_.number = number
             rounds.append(round_)
             calls += round_.mock_hits
-            points.append((calls, clocks.rss_bytes(target.pids())))
+            points.append((calls, clocks.own_bytes(target.pids())))
     slope = _slope(points[steps // 3 :])
     return {
         "load": f"{scenario.rate:.0f} calls a second" if scenario.rate else "full load",

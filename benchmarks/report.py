@@ -245,7 +245,8 @@ def _memory(document: dict[str, Any]) -> list[str]:
     slope = grown["bytes_per_100k_calls"] / 1e6
     note = (
         f"{slope:.3f} MB in 100,000 calls, by least squares over the last two thirds; {grown['load']} for "
-        f"{grown['minutes']:g} minutes, in {len(grown['points'])} steps of 64 new connections each.\n"
+        f"{grown['minutes']:g} minutes, in {len(grown['points'])} steps of 64 new connections each. Counted is memory "
+        "that is in no file: libraries and mapped files are not.\n"
     )
     return ["## Memory under load\n", _source(document), note, *table(["calls", "MB"], rows)]
 
