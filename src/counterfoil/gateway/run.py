@@ -438,9 +438,8 @@ class Gateway:
         """The surface that serves ``path``; None for the control plane's. What is neither's is a call astray."""
         known = self._paths.get(path, _UNSEEN)
         if known is _UNSEEN:
-            text = (
-                path.decode("latin-1").replace("%3A", ":").replace("%3a", ":")
-            )  # Gemini's colon, as some clients write it
+            # Some clients write Gemini's colon so.
+            text = path.decode("latin-1").replace("%3A", ":").replace("%3a", ":")
             known = self._parts.find_surface(text)
             if known is None and text.startswith("/v1") and not self._parts.is_control(text):
                 known = self._parts.unknown_surface(text)

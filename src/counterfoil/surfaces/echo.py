@@ -20,6 +20,9 @@ from counterfoil.surfaces.foreign import mapping, parse, sequence
 BODY_BYTES_MAX: Final = 1 << 20
 """In a larger request nothing is looked for: of its message nothing is kept but the provider's own word before it."""
 
+WORK_CHARS_MAX: Final = 32 << 20
+"""Text looked through for one message, some ten milliseconds, for the event loop waits: words not reached then go."""
+
 RUN_LENGTH_MIN: Final = 16
 _QUOTED_LENGTH_MIN: Final = 8
 _TELLING_LENGTH_MIN: Final = 6
@@ -36,14 +39,19 @@ def without_echo(message: str | None, body: bytes) -> str | None:
     if len(body) > BODY_BYTES_MAX:
         return None
     asked = _asked(body)
+    looks = WORK_CHARS_MAX // (len(asked) + 1)
     kept: list[str] = []
     place = 0
     words = list(_WORD.finditer(message))
     at = 0
     while at < len(words):
         upto = at
-        while upto < len(words) and message[words[at].start() : words[upto].end()] in asked:
+        while looks and upto < len(words) and message[words[at].start() : words[upto].end()] in asked:
             upto += 1
+            looks -= 1
+        if not looks:
+            return "".join((*kept, message[place : words[at].start()], _GONE))
+        looks -= 1
         if upto > at and _tells(message, words[at].start(), words[upto - 1].end()):
             kept += message[place : words[at].start()], _GONE
             place = words[upto - 1].end()

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from counterfoil.surfaces import echo
 from counterfoil.surfaces.echo import BODY_BYTES_MAX, without_echo
 
 PROMPT = "Dear Dr. Quagga, my number is 555-0199.\nPlease  tell me about zebras\u2003and “quokkas” in Łódź."
@@ -46,6 +47,12 @@ def test_a_form_and_what_is_no_json_are_looked_through_too() -> None:
     """The prompt of an image edit stands in a form."""
     form = b'--B\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na cat named Ziggurat\r\n--B--\xff'
     assert without_echo("Rejected: 'a cat named Ziggurat'", form) == "Rejected: '[redacted]'"
+
+
+def test_of_a_message_too_long_to_look_for_the_rest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking is bounded, and what was not looked for is not kept."""
+    monkeypatch.setattr(echo, "WORK_CHARS_MAX", 3 * (len(echo._asked(BODY)) + 1))
+    assert without_echo("Please reduce what you wrote about zebras.", BODY) == "Please reduce [redacted]"
 
 
 def test_of_a_request_too_large_to_look_through_no_message_is_kept() -> None:
