@@ -359,6 +359,7 @@ def test_a_drained_provider_is_read_to_its_end(gateway: Gateway, upstream: Scrip
     left = threading.Event()
     upstream.script = [head, *frames[:2], Until(left), *frames[2:]]
     generation_id = leave_after_first_frame(gateway, "drained")
+    assert gateway.look_up(generation_id).status == 404  # whoever is answered this came after the reset
     left.set()
     record = wait_for_record(gateway, generation_id)
     assert (record["status_code"], record["error_code"]) == (499, "user:client_disconnected")
