@@ -40,8 +40,8 @@ SHARED_FROM_BYTES: Final = 2048
 SHARED_MAX_BYTES: Final = 4 * 1024 * 1024
 """Bodies above this are stored whole, and no base: they would push everything else out."""
 
-KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
-"""What a worker keeps in memory of bodies that others may repeat: a hundred conversations of 300 KB."""
+KEPT_BYTES_MAX: Final = 24 * 1024 * 1024
+"""What a worker keeps in memory of bodies that others may repeat: eighty conversations of 300 KB."""
 
 DEPTH_MAX: Final = 128
 """Bodies that must be read for one: three kilobytes more a turn, and the model's context is full by then."""

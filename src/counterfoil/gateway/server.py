@@ -86,6 +86,26 @@ class ServerProtocol(HttpToolsProtocol):
     cycle: Any  # uvicorn's RequestResponseCycle, or an Exchange of ours; None before the first request
     pipeline: Any
 
+    # uvicorn's attributes are as many as instances may share the names of; with ours each would hold them all itself.
+    __slots__ = (
+        "deadline",
+        "form",
+        "gateway",
+        "head_known",
+        "head_said",
+        "head_size",
+        "hot",
+        "in_head",
+        "in_message",
+        "length",
+        "limits",
+        "linger_until",
+        "lingering",
+        "owed",
+        "peer",
+        "unreadable",
+    )
+
     def __init__(
         self,
         config: UvicornConfig,
