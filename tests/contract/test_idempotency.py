@@ -105,6 +105,12 @@ def is_repeat(reply: Reply, first: Reply) -> bool:
     )
 
 
+def head_of(client: RawClient) -> dict[str, str]:
+    """The header fields of the answer that begins."""
+    lines = client.read_until(b"\r\n\r\n").decode().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
 @pytest.mark.parametrize("body", [UNARY, STREAM], ids=["unary", "stream"])
 def test_a_repeat_gives_the_same_answer_from_the_ledger(
     gateway: Gateway, upstream: ScriptedUpstream, mark: str, body: bytes
@@ -185,6 +191,30 @@ def test_who_joins_a_stream_gets_what_there_is_and_then_the_rest(
         free.set()
         assert b"[DONE]" in first.read_until(b"0\r\n\r\n")
         assert b"[DONE]" in second.read_until(b"0\r\n\r\n")
+
+
+def test_who_joins_a_stream_reads_its_end_marker_when_the_own_record_is_there(
+    gateway: Gateway, upstream: ScriptedUpstream, mark: str
+) -> None:
+    """Also when the provider takes its time between the marker and the end of its answer."""
+    head, *frames, end = chunked(*FRAMES)
+    joined, ended = threading.Event(), threading.Event()
+    upstream.script = [head, *frames[:2], Until(joined), *frames[2:], Until(ended), end]
+    request = post(CHAT, STREAM, gateway.key(), idempotency_key=mark)
+    with RawClient(gateway.port) as first, RawClient(gateway.port) as second:
+        first.send(request)
+        first.read_until(FRAMES[1])
+        second.send(request)
+        own_id = head_of(second)["x-request-id"]
+        second.read_until(FRAMES[1])
+        joined.set()
+        first.read_until(FRAMES[-1])
+        gateway.request("GET", "/health/live")  # what was written before has arrived when this is answered
+        if b"[DONE]" in second.arrived():
+            gateway.record(own_id)
+        ended.set()
+        assert second.read_until(b"0\r\n\r\n").count(FRAMES[-1]) == 1
+        assert gateway.record(own_id)["success"]
 
 
 @pytest.mark.parametrize("body", [UNARY, STREAM], ids=["unary", "stream"])

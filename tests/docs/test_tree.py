@@ -69,6 +69,18 @@ def test_nothing_names_a_package_host() -> None:
     assert not found
 
 
+def test_no_merge_was_left_unfinished() -> None:
+    """No file holds the lines between which two versions of it stand."""
+    marks = tuple(letter * 7 + " " for letter in "<>|")
+    found = [
+        f"{relative(path)}:{number}"
+        for path in tracked()
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if line.startswith(marks)
+    ]
+    assert not found
+
+
 @pytest.mark.parametrize("lock", LOCKS, ids=relative)
 def test_every_requirement_has_a_hash(lock: Path) -> None:
     """A lock holds exact versions with hashes, and nothing else."""

@@ -72,6 +72,15 @@ class RawClient:
         at = self._buffer.find(mark)
         return self.read(at + len(mark) if at >= 0 else len(self._buffer))
 
+    def arrived(self) -> bytes:
+        """What has come and was not read yet, which stays to be read; nothing is waited for."""
+        self.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while self._more():
+                pass
+        self.socket.settimeout(PATIENCE_S)
+        return bytes(self._buffer)
+
     def read_all(self) -> bytes:
         """Everything until the peer closes."""
         while self._more():
@@ -79,7 +88,7 @@ class RawClient:
         return self.read(len(self._buffer))
 
     def reply(self) -> Reply:
-        """One whole answer."""
+        """One whole answer; raises ConnectionError for one that was cut off."""
         head = self.read_until(b"\r\n\r\n").decode("latin-1")
         assert head.startswith("HTTP/1.1 "), f"no answer: {head!r}"
         first, *lines = head.strip().split("\r\n")
@@ -87,7 +96,7 @@ class RawClient:
         if headers.get("transfer-encoding") == "chunked":
             body = self._chunks()
         elif "content-length" in headers:
-            body = self.read(int(headers["content-length"]))
+            body = self._exactly(int(headers["content-length"]))
         else:
             body = self.read_all()
         return Reply(int(first.split(" ")[1]), headers, body)
@@ -99,11 +108,20 @@ class RawClient:
     def _chunks(self) -> bytes:
         pieces: list[bytes] = []
         while True:
-            size = int(self.read_until(b"\r\n") or b"0", 16)
-            pieces.append(self.read(size))
-            self.read(2)
+            line = self.read_until(b"\r\n")
+            if not line.endswith(b"\r\n"):
+                raise ConnectionError(f"an answer that was cut off: {b''.join(pieces)!r}")
+            size = int(line, 16)
+            pieces.append(self._exactly(size))
+            self._exactly(2)
             if not size:
                 return b"".join(pieces)
+
+    def _exactly(self, size: int) -> bytes:
+        data = self.read(size)
+        if len(data) < size:
+            raise ConnectionError(f"an answer that was cut off: {data!r}")
+        return data
 
     def _more(self) -> bool:
         try:

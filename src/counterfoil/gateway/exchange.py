@@ -144,6 +144,9 @@ class Exchange:
         if not self.disconnected:  # as `_write`, which is one call more for every frame of every stream
             self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
+    def release(self) -> None:
+        """The record is durable, and the end not here yet: whatever is written from now on was waiting for that."""
+
     def end(self, data: bytes) -> None:
         """The last piece of the body (perhaps empty) and the end of the answer, in one write."""
         if self.disconnected or self.response_complete:

@@ -6,7 +6,8 @@ what it is told to send goes on to those who are there:
 
 - the *owner*, the client that came first, gets exactly what it would have had without a key, as it comes;
 - a *follower*, who came with the same key and request while the call was under way, gets what there is so far and
-  then the rest as it comes, but for the last piece, which waits for the follower's own record.
+  then the rest as it comes, but for the *last*, which waits for the follower's own record: what the story lets go when
+  the call's record is durable, in one piece with the end of the answer or in several before it.
 
 What has been sent is held for later followers up to a bound. Beyond it nobody may join any more, and from then on the
 slowest client sets the pace, as it does for any other call; below it a slow client costs no more than the bound.
@@ -38,8 +39,10 @@ class KeyedExchange(Exchange):
         "_bound",
         "_kept",
         "_paused",
+        "_released",
         "_retry_of",
         "clients",
+        "cut",
         "fields",
         "fingerprint",
         "first_id",
@@ -92,10 +95,12 @@ class KeyedExchange(Exchange):
         self.last = b""
         self.held_bytes = 0
         self.overflowed = False
+        self.cut = False  # more came behind the end of the answer than is held for followers
         self.whole = False  # the answer came in one piece: it is ``last``
         self._bound = bound
         self._kept = kept
         self._paused = False
+        self._released = False
 
     # From the story.
 
@@ -111,21 +116,31 @@ class KeyedExchange(Exchange):
     def start(self, status: int, fields: list[bytes], length: int | None, first: bytes) -> None:
         """The head and the first piece."""
         self._head(status, fields, length)
+        now, last = (b"", first) if self._released else (first, b"")
         for client in list(self.clients):
-            client.on_start(first)
-        self._hold(first)
+            client.on_start(now)
+        self._hold(now)
+        if last:
+            self._write_last(last)
 
     def write(self, data: bytes) -> None:
         """The next piece."""
+        if self._released:
+            self._write_last(data)
+            return
         for client in list(self.clients):
             client.on_piece(data)
         self._hold(data)
+
+    def release(self) -> None:
+        """What is written from now on is the followers' last."""
+        self._released = True
 
     def end(self, data: bytes) -> None:
         """The last piece."""
         if self.response_complete:
             return
-        self.last = data
+        self.last += data
         for client in list(self.clients):
             client.on_end(data)
         self._close(True)
@@ -168,6 +183,13 @@ class KeyedExchange(Exchange):
         if self._retry_of is not None:
             fields = [*fields, RETRY_OF % self._retry_of.encode()]
         self.status, self.fields, self.length = status, fields, length
+
+    def _write_last(self, data: bytes) -> None:
+        for client in list(self.clients):
+            client.on_last(data)
+        self.cut = self.cut or len(self.last) + len(data) > self._bound
+        if not self.cut:
+            self.last += data
 
     def _hold(self, data: bytes) -> None:
         self.held_bytes += len(data)
@@ -215,6 +237,9 @@ class Client:
     def on_piece(self, data: bytes) -> None:
         self.exchange.write(data)
 
+    def on_last(self, data: bytes) -> None:
+        self.exchange.write(data)
+
     def on_end(self, data: bytes) -> None:
         self.exchange.end(data)
 
@@ -236,7 +261,7 @@ class Client:
 
 
 class Follower(Client):
-    """A client that came later with the same request. Its last bytes wait for :meth:`finish`."""
+    """A client that came later with the same request. What is last of the answer waits for :meth:`finish`."""
 
     def __init__(self, exchange: Exchange, keyed: KeyedExchange, request_id: str) -> None:
         self._request_id = request_id
@@ -250,6 +275,9 @@ class Follower(Client):
     def on_start(self, first: bytes) -> None:
         self.exchange.start(self.keyed.status, self._fields(), self.keyed.length, first)
 
+    def on_last(self, data: bytes) -> None:
+        del data
+
     def on_end(self, data: bytes) -> None:
         del data
 
@@ -258,7 +286,7 @@ class Follower(Client):
 
     def finish(self) -> None:
         """The record is durable: the rest of the answer, and its end."""
-        if not self.keyed.over.result():
+        if not self.keyed.over.result() or self.keyed.cut:
             self.exchange.abort()
         elif self.keyed.whole:
             self.exchange.respond(self.keyed.status, self._fields(), self.keyed.last)

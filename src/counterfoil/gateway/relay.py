@@ -377,6 +377,7 @@ class Relay:
                 exchange.respond(self.status, self._lines + lines, rest)
             return
         self._released = True
+        exchange.release()
         if rest:
             self._send(rest)
 
