@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,8 @@ from faults.checker import CHAT, Sent, body_of
 
 WORDS = ("one", "two")
 LEAVE_THREADS = 8
+ALLOWED_SECONDS = 5
+"""Were they counted twice, the supervisor would lose patience first."""
 HEAD_BYTES_VARY = 16
 """The times in an answer's head are a few digits shorter or longer from call to call."""
 KNOWN = ("reported", "partial", "absent", "estimated")
@@ -47,6 +50,18 @@ def test_a_stop_lets_a_stream_finish(gateway: Gateway, upstream: ScriptedUpstrea
     sent.acknowledged["call-0"] = (generation_id, 200)
     [record] = checker.check(gateway, upstream, sent)
     assert (record["success"], record["usage"]["source"]) == (True, "reported")
+
+
+def test_a_stop_ends_within_the_time_allowed(
+    start_gateway: Any, local_config: dict[str, Any], upstream: ScriptedUpstream
+) -> None:
+    """A stream without end is broken off and recorded by its own worker, which nobody has to kill for being late."""
+    upstream.script = [*chunked(*chat_frames(*WORDS)[:2], end=False), Hang()]
+    gateway: Gateway = start_gateway({**local_config, "server": {"shutdown_seconds": ALLOWED_SECONDS}}, workers=2)
+    with call(gateway, "call-0") as client:
+        client.read_until(b"\n\n")
+        assert gateway.stop() == 0
+    assert "interrupted" in gateway.command("generations", "list", "--json").stdout
 
 
 def call(gateway: Gateway, mark: str) -> RawClient:

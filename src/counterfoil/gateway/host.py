@@ -52,7 +52,7 @@ class Host(uvicorn.Server):
                 forwarded_allow_ips=config.trusted_proxies,
                 backlog=BACKLOG,
                 timeout_keep_alive=math.ceil(gateway.limits.keep_alive_seconds),
-                timeout_graceful_shutdown=int(config.shutdown_seconds) + 1,
+                timeout_graceful_shutdown=math.ceil(config.shutdown_seconds),
                 ssl_certfile=str(config.tls_cert) if config.tls_cert else None,
                 ssl_keyfile=str(config.tls_key) if config.tls_key else None,
             )
@@ -94,6 +94,8 @@ class Host(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._gateway.stopping = True
-        await super().shutdown(sockets)
-        await self._gateway.stop(0.0 if self.force_exit else self._shutdown_seconds)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._shutdown_seconds
+        await super().shutdown(sockets)  # takes of the time allowed what the clients' connections take
+        await self._gateway.stop(0.0 if self.force_exit else max(ends - loop.time(), 0.0))
         await self._on_stopped()

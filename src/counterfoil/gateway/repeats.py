@@ -130,7 +130,7 @@ class Repeats:
             await self._gateway.story(exchange)
         finally:
             self._serving -= 1
-            if self._idle is not None and not self._serving:
+            if self._idle is not None and not self._serving and not self._idle.done():
                 self._idle.set_result(None)
 
     async def close(self) -> None:

@@ -169,7 +169,7 @@ class Gateway:
             del self._running[exchange]
             if not ended:
                 self._broke(exchange, draft)
-            if self._idle is not None and not self._running:
+            if self._idle is not None and not self._running and not self._idle.done():
                 self._idle.set_result(None)
 
     def _broke(self, exchange: Exchange, draft: Draft) -> None:

@@ -55,17 +55,19 @@ class Supervisor:
         on_started()
         await self._stopping.wait()
         _, late = await asyncio.wait(keepers, timeout=self._shutdown_seconds + 5)
-        for process in list(self._running.values()):
-            process.kill()
+        self._signal(signal.SIGKILL)
         if late:
             await asyncio.wait(late)
         return 0 if not late else 1
 
     def _stop(self) -> None:
         self._stopping.set()
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: signal.Signals) -> None:
         for process in self._running.values():
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(number)
 
     async def _keep(self, index: int) -> None:
         backoff = BACKOFF_FIRST_SECONDS
