@@ -136,6 +136,8 @@ def test_every_filter_narrows(plane: ControlPlane, keys: dict[str, str], query: 
         pytest.param("success=perhaps", "success", id="no truth"),
         pytest.param("min_cost_nanos=99999999999999999999", "min_cost_nanos", id="a cost beyond all numbers"),
         pytest.param(f"model={'x' * 600}", "model", id="very long"),
+        pytest.param("app_id=web", "app_id", id="a name of another place"),
+        pytest.param("model=a/b&model=c/d", "model", id="twice"),
     ],
 )
 def test_a_bad_parameter_is_named(plane: ControlPlane, keys: dict[str, str], query: str, field: str) -> None:
@@ -143,6 +145,28 @@ def test_a_bad_parameter_is_named(plane: ControlPlane, keys: dict[str, str], que
     answer = plane.get(f"/v1/generations/search?{query}", keys["owner"])
     assert (answer.status, answer.json["error"], answer.json["field"]) == (400, "invalid_request", field)
     assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/generations/search", "/v1/generations/summary", "/v1/generations/export", "/v1/keys", "/v1/ledger"]
+)
+def test_an_unknown_parameter_is_refused_everywhere(plane: ControlPlane, keys: dict[str, str], path: str) -> None:
+    """What would silently narrow nothing is refused."""
+    answer = plane.get(f"{path}?nothing_like_it=1", keys["admin"])
+    assert (answer.status, answer.json["field"]) == (400, "nothing_like_it")
+
+
+def test_a_misnamed_parameter_is_told_its_name(plane: ControlPlane, keys: dict[str, str]) -> None:
+    """The record's own names are the likeliest mistake."""
+    said = plane.get("/v1/generations/summary?app_id=x", keys["owner"]).json["message"]
+    assert said == "There is no parameter app_id here; did you mean app?"
+
+
+def test_what_may_be_anything_is_not_repeated(plane: ControlPlane, keys: dict[str, str]) -> None:
+    """A name that is no name, a secret in the wrong place perhaps, does not come back."""
+    answer = plane.get("/v1/generations/search?sk-%3Csecret%3E=1", keys["owner"])
+    assert answer.status == 400
+    assert b"secret" not in answer.body
 
 
 def test_a_sum_says_what_it_does_not_know(plane: ControlPlane, keys: dict[str, str]) -> None:

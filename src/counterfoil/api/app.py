@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
@@ -27,6 +27,7 @@ from counterfoil.api import (
     lookup,
     models,
     pages,
+    parameters,
     pricing,
     replay,
     replays,
@@ -82,17 +83,18 @@ def build(parts: ControlParts) -> FastAPI:
     app.add_exception_handler(HTTPException, _Allowing(app).on_http_error)
     app.add_exception_handler(RequestValidationError, answers.on_invalid)
     app.add_exception_handler(Exception, answers.on_bug)
+    strict: Any = {"dependencies": [Depends(parameters.known_only)], "responses": parameters.REFUSED}
     lookup.add(app, parts)
-    app.include_router(generations.router(parts))
+    app.include_router(generations.router(parts), **strict)
     if parts.replayer is not None:
-        app.include_router(replay.router(replay.ReplayParts(parts.directory, parts.replayer)))
+        app.include_router(replay.router(replay.ReplayParts(parts.directory, parts.replayer)), **strict)
     if parts.runs is not None:
-        app.include_router(replays.router(replays.ReplaysParts(parts.directory, parts.runs)))
-    app.include_router(ledger.router(parts))
+        app.include_router(replays.router(replays.ReplaysParts(parts.directory, parts.runs)), **strict)
+    app.include_router(ledger.router(parts), **strict)
     lookup.add_by_path(app, parts)
     app.include_router(models.router(parts))
-    app.include_router(tenancy.router(parts.admin, parts.directory))
-    app.include_router(pricing.router(parts.book, pricing.team_of(parts.directory)))
+    app.include_router(tenancy.router(parts.admin, parts.directory), **strict)
+    app.include_router(pricing.router(parts.book, pricing.team_of(parts.directory)), **strict)
     app.include_router(status.router(parts.health, parts.metrics))
     _document(app)
     app.add_middleware(answers.Heads)  # the last one added is the first one passed
