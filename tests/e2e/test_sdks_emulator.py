@@ -297,6 +297,41 @@ def test_what_is_not_served_is_an_sdk_error_with_a_message(
         list(google_client.files.list())
 
 
+def test_a_wrong_base_url_is_an_sdk_error_that_says_the_right_one(gateway: Gateway) -> None:
+    """The likeliest mistakes of a first hour: /v1 left out for OpenAI's SDK, and added for Anthropic's."""
+    with (
+        openai.OpenAI(base_url=gateway.url, api_key=gateway.key(), max_retries=0) as client,
+        pytest.raises(openai.NotFoundError, match=r"did you mean /v1/chat/completions\? .* ends in /v1"),
+    ):
+        client.chat.completions.create(model=CHAT, messages=user("hello"))
+    with (
+        anthropic.Anthropic(base_url=f"{gateway.url}/v1", api_key=gateway.key(), max_retries=0) as client,
+        pytest.raises(anthropic.NotFoundError, match=r"did you mean /v1/messages\? .* has no path"),
+    ):
+        client.messages.create(model=CLAUDE, max_tokens=10, messages=user("hello"))
+
+
+def test_a_refusal_of_the_list_of_models_is_an_sdk_error_with_a_message(
+    gateway: Gateway,
+    openai_client: openai.OpenAI,
+    anthropic_client: anthropic.Anthropic,
+    google_client: genai.Client,
+) -> None:
+    """The list is the control plane's, and yet each SDK can show what was wrong with it."""
+    with pytest.raises(openai.NotFoundError, match="no such model"):
+        openai_client.models.retrieve("nothing")
+    with pytest.raises(anthropic.NotFoundError, match="no such model"):
+        anthropic_client.models.retrieve("nothing")
+    with pytest.raises(google_errors.ClientError, match="no such model") as caught:
+        google_client.models.get(model="nothing")
+    assert caught.value.status == "NOT_FOUND"
+    with (
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="sk-foreign", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError, match="not a Counterfoil API key"),
+    ):
+        client.models.list()
+
+
 def test_an_alias_is_recorded_as_what_it_stands_for(gateway: Gateway, openai_client: openai.OpenAI) -> None:
     """A call of an alias is billed as its target, and the record keeps both names."""
     answer = openai_client.chat.completions.create(model="fast", messages=user("hello"))

@@ -2,19 +2,23 @@
 
 OpenAI's and Anthropic's clients ask the same path and read different fields of what it gives, so each entry has both
 kinds. Google's want a shape of their own, and are shown what speaks their protocol: under ``/v1beta``, and also under
-``/v1`` when the key comes as ``x-goog-api-key``.
+``/v1`` when the key comes as ``x-goog-api-key``. Refusals, too, have the shape that the asking SDK can show.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from fastapi import APIRouter
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
 from counterfoil.api import answers, reading
 from counterfoil.api.parts import ControlParts
+from counterfoil.errors import CallerFault, Fault
+from counterfoil.surfaces import render
 from counterfoil.surfaces.gemini import METHODS
 
 _GOOGLE_KEY: Final = "x-goog-api-key"
@@ -29,7 +33,7 @@ _ONE: Final[dict[int | str, dict[str, Any]]] = {
 
 def router(parts: ControlParts) -> APIRouter:
     """The lists, and one of each by name; a name may hold slashes."""
-    routes = APIRouter(tags=["models"])
+    routes = APIRouter(tags=["models"], route_class=_SdkShaped)
 
     def callable_by(request: Request) -> list[dict[str, Any]]:
         return parts.models(reading.principal(parts.directory, request))
@@ -49,7 +53,7 @@ def router(parts: ControlParts) -> APIRouter:
         if _GOOGLE_KEY in request.headers:
             return await google_model(request, name)
         found = [_entry(model) for model in callable_by(request) if model["id"] == name]
-        return answers.json(found[0]) if found else answers.raw(answers.NOT_FOUND, 404)
+        return answers.json(_found(found))
 
     @routes.get("/v1beta/models", summary="What this key may call with Google's SDK", responses=reading.REFUSALS)
     async def google_models(request: Request) -> Response:
@@ -61,9 +65,37 @@ def router(parts: ControlParts) -> APIRouter:
         """One entry of that list, with or without its provider; 404 when this key may not call it."""
         wanted = (name, f"google/{name}")
         found = [model for model in callable_by(request) if _is_google(model) and model["id"] in wanted]
-        return answers.json(_google_entry(found[0])) if found else answers.raw(answers.NOT_FOUND, 404)
+        return answers.json(_google_entry(_found(found)))
 
     return routes
+
+
+class _SdkShaped(APIRoute):
+    """Renders faults in the shape of the SDK that asks, as the calls' own paths do."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler that FastAPI made, with its faults rendered."""
+        handle = super().get_route_handler()
+
+        async def shaped(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except Fault as fault:
+                return answers.raw(_renderer(request)(fault, ""), fault.status, dict(fault.headers))
+
+        return shaped
+
+
+def _renderer(request: Request) -> Callable[[Fault, str], bytes]:
+    if _GOOGLE_KEY in request.headers or request.url.path.startswith("/v1beta"):
+        return render.google_error
+    return render.anthropic_error if "anthropic-version" in request.headers else render.openai_error
+
+
+def _found(models: list[dict[str, Any]]) -> dict[str, Any]:
+    if not models:
+        raise CallerFault("model_not_found", "There is no such model, or this key may not call it; see GET /v1/models.")
+    return models[0]
 
 
 def _entry(model: dict[str, Any]) -> dict[str, Any]:

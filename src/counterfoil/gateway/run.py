@@ -441,7 +441,8 @@ class Gateway:
             # Some clients write Gemini's colon so.
             text = path.decode("latin-1").replace("%3A", ":").replace("%3a", ":")
             known = self._parts.find_surface(text)
-            if known is None and text.startswith("/v1") and not self._parts.is_control(text):
+            ours = text.startswith("/v1") or self._parts.find_surface(f"/v1{text}") is not None
+            if known is None and ours and not self._parts.is_control(text):
                 known = self._parts.unknown_surface(text)
             if len(self._paths) < PATHS_MAX:
                 self._paths[path] = known

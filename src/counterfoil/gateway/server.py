@@ -31,6 +31,7 @@ from uvicorn.server import ServerState
 from counterfoil.errors import CallerFault, Fault, GatewayFault
 from counterfoil.gateway.exchange import Exchange
 from counterfoil.gateway.head import Head
+from counterfoil.surfaces import registry
 from counterfoil.surfaces.families import UNKNOWN
 from counterfoil.tenancy.keys import KEY_HEADERS, KeyKind
 from counterfoil.wire.http1 import CONTINUE, STATUS_LINES
@@ -332,6 +333,8 @@ class ServerProtocol(HttpToolsProtocol):
             if fault is None:
                 return None
             surface = self.gateway.fallback_surface
+        elif surface.name == UNKNOWN:
+            surface = registry.as_client(surface, headers)
         path = raw_path.decode("latin-1")
         path = unquote(path) if "%" in path else path
         return Head(method.decode("ascii"), path, query.decode("latin-1"), headers, surface)
@@ -482,7 +485,7 @@ class ServerProtocol(HttpToolsProtocol):
             return CallerFault("forbidden", "A management key cannot call models; use an inference key (cf_sk_…).")
         if exchange.head.method != "POST":
             if exchange.surface.name == UNKNOWN:
-                return CallerFault("unsupported_endpoint")
+                return registry.refusal(exchange.head.path)
             return CallerFault("method_not_allowed", headers=(("allow", "POST"),))
         headers = exchange.headers
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":

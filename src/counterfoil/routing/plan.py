@@ -7,6 +7,7 @@ the provider of type ``google`` on Gemini's own paths, and nowhere on the others
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 
@@ -17,6 +18,10 @@ from counterfoil.providers.provider import Provider
 
 ATTEMPTS_MAX = 8
 """Targets tried for one call. A bound on what one call may cost in time and money; real fallback lists are shorter."""
+
+
+_NATIVE = {"messages": "anthropic", "count_tokens": "anthropic", "gemini": "google"}
+"""The family of each surface that is not OpenAI's."""
 
 
 class Target(Struct, frozen=True):
@@ -85,11 +90,18 @@ class Routes:
             return Target(provider, own, model)
         if not slash and surface == "gemini" and self._google is not None:
             return Target(self._google, model, f"{self._google.name}/{model}")
-        raise CallerFault(
-            "model_not_found",
-            f"No provider or alias serves the model {model!r}. Name it provider/model; see GET /v1/models.",
-            param="model",
-        )
+        said = f"No provider or alias serves the model {model!r}. {self._advice(name, own, surface)}"
+        raise CallerFault("model_not_found", said, param="model")
+
+    def _advice(self, name: str, own: str, surface: str) -> str:
+        """What to write instead: the alias or the provider that was nearly named, or a bare name's provider."""
+        near = difflib.get_close_matches(name, self._providers if own else self._aliases, 1)
+        if near:
+            return f"Did you mean {near[0]}/{own}?" if own else f"Did you mean {near[0]}?"
+        family = _NATIVE.get(surface, "openai")
+        first = next((one.name for one in self._providers.values() if one.family == family), None)
+        such = f", such as {first}/{name}" if first is not None and not own else ""
+        return f"Name it provider/model{such}; GET /v1/models lists what there is."
 
 
 def _speaking(targets: tuple[Target, ...], surface: str, model: str) -> tuple[Target, ...]:
@@ -97,5 +109,13 @@ def _speaking(targets: tuple[Target, ...], surface: str, model: str) -> tuple[Ta
     if speaking:
         return speaking
     raise CallerFault(
-        "unsupported_surface", f"The provider of {model!r} does not speak this endpoint's protocol.", param="model"
+        "unsupported_surface",
+        f"The provider of {model!r} does not speak this endpoint's protocol; it speaks {_spoken(targets[0], model)}.",
+        param="model",
     )
+
+
+def _spoken(target: Target, model: str) -> str:
+    if target.provider.family == "anthropic":
+        return "Anthropic's (/v1/messages)"
+    return f"Google's (/v1beta/models/{model}:…)" if target.provider.family == "google" else "OpenAI's (/v1/…)"

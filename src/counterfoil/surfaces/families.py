@@ -84,14 +84,15 @@ class GoogleSurface(JsonSurface):
 class UnknownSurface(JsonSurface):
     """Stands in where no surface is: it only renders errors."""
 
-    def __init__(self, like: type[JsonSurface]) -> None:
+    def __init__(self, like: type[JsonSurface], refusal: Callable[[str], CallerFault]) -> None:
         super().__init__(UNKNOWN, "")
         self.protocol = like.protocol
+        self.refusal = refusal  # by path: what the one who wrote the address may have meant
         self._like = like(UNKNOWN, "")
 
     def peek(self, request: Request) -> Call:
         """Always raises ``unsupported_endpoint``."""
-        raise CallerFault("unsupported_endpoint")
+        raise self.refusal(request.path)
 
     def render_error(self, fault: Fault, request_id: str) -> tuple[str, bytes]:
         """In the shape of the family whose prefix the path has."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from counterfoil.surfaces import azure
+from collections.abc import Mapping
+
+from counterfoil.errors import CallerFault
+from counterfoil.surfaces import astray, azure
 from counterfoil.surfaces.audio import SpeechSurface, TranscriptionSurface
 from counterfoil.surfaces.azure import AzureSurface
 from counterfoil.surfaces.base import Surface
@@ -40,9 +43,17 @@ _GEMINI: dict[str, Surface] = {method: GeminiSurface(method) for method in METHO
 ALL: tuple[Surface, ...] = (*_FIXED.values(), *_GEMINI.values(), *_AZURE.values())
 """Every surface once."""
 
-UNKNOWN_OPENAI: Surface = UnknownSurface(JsonSurface)
-UNKNOWN_ANTHROPIC: Surface = UnknownSurface(AnthropicSurface)
-UNKNOWN_GOOGLE: Surface = UnknownSurface(GoogleSurface)
+_PROTOCOLS = {path: surface.protocol for path, surface in _FIXED.items()}
+
+
+def refusal(path: str) -> CallerFault:
+    """Why nothing is served at ``path``, and what may have been meant."""
+    return astray.refusal(path, _PROTOCOLS, METHODS)
+
+
+UNKNOWN_OPENAI: Surface = UnknownSurface(JsonSurface, refusal)
+UNKNOWN_ANTHROPIC: Surface = UnknownSurface(AnthropicSurface, refusal)
+UNKNOWN_GOOGLE: Surface = UnknownSurface(GoogleSurface, refusal)
 
 _GOOGLE_PREFIXES = ("/v1beta/", "/v1beta1/", "/v1/models/", "/v1/tunedModels/")
 
@@ -80,3 +91,10 @@ def unknown(path: str) -> Surface:
     if path.startswith(_GOOGLE_PREFIXES) and (":" in path or not path.startswith("/v1/models/")):
         return UNKNOWN_GOOGLE
     return UNKNOWN_OPENAI
+
+
+def as_client(surface: Surface, headers: Mapping[bytes, bytes]) -> Surface:
+    """The one of :func:`unknown` whose family the client shows by its headers, else ``surface``."""
+    if b"x-goog-api-key" in headers or b"x-goog-api-client" in headers:
+        return UNKNOWN_GOOGLE
+    return UNKNOWN_ANTHROPIC if b"anthropic-version" in headers else surface

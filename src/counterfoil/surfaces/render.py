@@ -1,4 +1,4 @@
-"""Error bodies and error frames in the three protocols' shapes. Each carries the request id.
+"""Error bodies and error frames in the three protocols' shapes. Each carries the request id, where there is one.
 
 Sources: OpenAI, Anthropic and Google (google.rpc.Status, google.rpc.ErrorInfo) API references, read 2026-11.
 """
@@ -46,17 +46,8 @@ _GOOGLE_STATUSES = {
 def openai_error(fault: Fault, request_id: str) -> bytes:
     """``{"error": {"message", "type", "code", "param", "request_id"}}``."""
     kind = _OPENAI_TYPES.get(fault.status) or ("invalid_request_error" if fault.status < 500 else "api_error")
-    return _encode(
-        {
-            "error": {
-                "message": fault.message,
-                "type": kind,
-                "code": fault.code,
-                "param": fault.param,
-                "request_id": request_id,
-            }
-        }
-    )
+    error = {"message": fault.message, "type": kind, "code": fault.code, "param": fault.param}
+    return _encode({"error": error | _identified("request_id", request_id)})
 
 
 def openai_stream_error(fault: Fault, request_id: str) -> bytes:
@@ -83,7 +74,7 @@ def anthropic_error(fault: Fault, request_id: str) -> bytes:
         {
             "type": "error",
             "error": {"type": kind, "message": fault.message, "code": fault.code},
-            "request_id": request_id,
+            **_identified("request_id", request_id),
         }
     )
 
@@ -97,10 +88,14 @@ def google_error(fault: Fault, request_id: str) -> bytes:
     """``{"error": {"code", "message", "status", "details"}}``."""
     status = _GOOGLE_STATUSES.get(fault.status) or ("INVALID_ARGUMENT" if fault.status < 500 else "INTERNAL")
     details = [
-        {"@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": request_id},
+        *([{"@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": request_id}] if request_id else ()),
         {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": fault.code, "domain": "counterfoil"},
     ]
     return _encode({"error": {"code": fault.status, "message": fault.message, "status": status, "details": details}})
+
+
+def _identified(name: str, request_id: str) -> dict[str, str]:
+    return {name: request_id} if request_id else {}
 
 
 def google_stream_error(fault: Fault, request_id: str) -> bytes:

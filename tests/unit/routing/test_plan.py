@@ -72,3 +72,28 @@ def test_a_provider_that_does_not_speak_the_protocol_is_refused() -> None:
 def test_a_server_of_ones_own_speaks_every_protocol() -> None:
     """What a self-hosted server lacks gives its own 404; the gateway does not guess."""
     assert routes().plan("local/small", "messages") == (B,)
+
+
+@pytest.mark.parametrize(
+    ("model", "surface", "advice"),
+    [
+        pytest.param("gpt-4o", "chat", "such as openai/gpt-4o;", id="a bare name"),
+        pytest.param("claude-opus", "messages", "such as anthropic/claude-opus;", id="a bare name of Anthropic's"),
+        pytest.param("opnai/gpt-4o", "chat", "Did you mean openai/gpt-4o?", id="a mistyped provider"),
+        pytest.param("fats", "chat", "Did you mean fast?", id="a mistyped alias"),
+        pytest.param(
+            "somewhere/x", "chat", "Name it provider/model; GET /v1/models", id="a provider that is not there"
+        ),
+    ],
+)
+def test_who_names_no_model_is_told_what_to_write(model: str, surface: str, advice: str) -> None:
+    """The refusal of a model says which name would have been right."""
+    with pytest.raises(CallerFault) as caught:
+        routes().plan(model, surface)
+    assert advice in caught.value.message
+
+
+def test_who_asks_in_the_wrong_protocol_is_told_the_right_one() -> None:
+    """An Anthropic model on OpenAI's embeddings is refused with Anthropic's path."""
+    with pytest.raises(CallerFault, match="it speaks Anthropic's"):
+        routes().plan("anthropic/claude-opus", "embeddings")

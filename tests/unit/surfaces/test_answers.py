@@ -11,6 +11,7 @@ from msgspec import UNSET
 from counterfoil.errors import CallerFault, GatewayFault, UpstreamFault
 from counterfoil.record.usage import UsageSource
 from counterfoil.surfaces import registry
+from counterfoil.surfaces.base import Request
 from counterfoil.surfaces.complaint import MESSAGE_MAX, complaint_of
 
 CHAT = "/v1/chat/completions"
@@ -398,5 +399,5 @@ def test_unknown_paths_answer_in_their_familys_shape(path: str, protocol: str):
     surface = registry.unknown(path)
     assert surface.protocol == protocol
     with pytest.raises(CallerFault) as caught:
-        surface.peek(None)  # type: ignore[arg-type]
+        surface.peek(Request("POST", path, "", {}, b"{}"))
     assert caught.value.short_code == "unsupported_endpoint"
