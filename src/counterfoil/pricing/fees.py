@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.overlay import ByokFee
+from counterfoil.pricing.rates import in_force
 from counterfoil.record.charge import Charge, CostState, Line, LineState
 from counterfoil.record.money import amount_nanos
 
@@ -56,8 +57,7 @@ def _rule(book: PriceBook, provider: str, model: str, team_id: str, at_ms: int) 
     providers = (provider,) if serves is None else (provider, serves.prices)
     found: ByokFee | None = None
     for rule in book.overlay.byok:
-        in_force = (rule.start is None or at_ms >= rule.start) and (rule.until is None or at_ms < rule.until)
-        if not in_force or not rule.covers(providers, model, team_id):
+        if not in_force(rule.start, rule.until, at_ms) or not rule.covers(providers, model, team_id):
             continue
         if found is None or rule.particularity >= found.particularity:
             found = rule

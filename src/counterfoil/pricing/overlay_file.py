@@ -51,7 +51,7 @@ import yaml
 from counterfoil.errors import ConfigError
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.overlay import Adjustment, ByokFee, Fee, Overlay, OwnPrice, Serves
-from counterfoil.pricing.rates import DAY_NAMES, Band, Rate, Window, exact, times
+from counterfoil.pricing.rates import DAY_NAMES, Band, Rate, Window, exact, multiplied
 
 FILE_CHARACTERS_MAX: Final = 16 * 1024 * 1024
 """The largest price file that is read; an import of every model that LiteLLM lists has about 1 MB."""
@@ -339,7 +339,7 @@ def _windowed(reader: _Reader, node: yaml.Node, base: OwnPrice) -> OwnPrice:
         rates = _rates(reader, fields["rates"])
     else:
         factor = reader.fraction(fields["times"])
-        rates = {meter: _scaled(rate, factor) for meter, rate in base.rates.items()}
+        rates = {meter: multiplied(rate, factor.numerator, factor.denominator) for meter, rate in base.rates.items()}
     return OwnPrice(
         name=f"{base.name}~{window.label()}",
         provider=base.provider,
@@ -353,13 +353,6 @@ def _windowed(reader: _Reader, node: yaml.Node, base: OwnPrice) -> OwnPrice:
         windows=(window,),
         source=base.source,
     )
-
-
-def _scaled(rate: Rate, factor: Fraction) -> Rate:
-    numerator, denominator = factor.numerator, factor.denominator
-    bands = tuple(Band(band.above, *times(band.price, band.size, numerator, denominator)) for band in rate.bands)
-    price, size = times(rate.price, rate.size, numerator, denominator)
-    return Rate(price, size, bands, rate.graduated, rate.included, rate.minimum)
 
 
 def _day(reader: _Reader, node: yaml.Node) -> int:

@@ -7,13 +7,12 @@ book keeps plans and looks at the clock only to see whether a plan still holds.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.catalog import Lists
 from counterfoil.pricing.overlay import Adjustment, Overlay, OwnPrice
-from counterfoil.pricing.rates import DAY_MS, MINUTE_MS, Band, Entry, Model, Rate, Window, times
+from counterfoil.pricing.rates import DAY_MS, MINUTE_MS, Entry, Model, Rate, Window, in_force, multiplied
 from counterfoil.pricing.sheet import Ruled, Sheet, Slot
 from counterfoil.record.charge import LineState
 
@@ -62,22 +61,23 @@ class Period:
         self.start = -FOREVER
         self.until = FOREVER
 
-    def bound(self, moment: int | None) -> None:
-        """Take note that something changes at ``moment``."""
-        if moment is None:
-            return
+    def meets(self, start: int | None, until: int | None, windows: tuple[Window, ...] = ()) -> bool:
+        """Whether a rule of these times is in force at the moment; when that changes is taken note of."""
+        for moment in (start, until):
+            if moment is not None:
+                self._bound(moment)
+        midnight = self.at_ms // DAY_MS * DAY_MS
+        for window in windows:
+            for edge in (window.start, window.end, *((0,) if window.days else ())):  # at midnight the day changes
+                for day in (-DAY_MS, 0, DAY_MS):
+                    self._bound(midnight + day + edge * MINUTE_MS)
+        return in_force(start, until, self.at_ms, windows)
+
+    def _bound(self, moment: int) -> None:
         if moment <= self.at_ms:
             self.start = max(self.start, moment)
         else:
             self.until = min(self.until, moment)
-
-    def bound_windows(self, windows: Iterable[Window]) -> None:
-        """Take note of the edges of daily windows around the moment, and of midnight where days matter."""
-        midnight = self.at_ms // DAY_MS * DAY_MS
-        for window in windows:
-            for edge in (window.start, window.end, *((0,) if window.days else ())):
-                for day in (-DAY_MS, 0, DAY_MS):
-                    self.bound(midnight + day + edge * MINUTE_MS)
 
 
 class _Draft:
@@ -102,13 +102,11 @@ def make_plan(lists: Lists, overlay: Overlay, query: Query, at_ms: int) -> Plan:
     scope = (query.provider, listed)
     _from_overlay(draft, overlay.prices, query, scope, tier, region)
     _adjust(draft, overlay.adjustments, query, scope)
-    fees: list[Slot] = []
-    for fee in overlay.fees:
-        if fee.covers(scope, query.model, query.team):
-            draft.period.bound(fee.start)
-            draft.period.bound(fee.until)
-            if _in_force(fee.start, fee.until, at_ms):
-                fees.append(Slot(m.REQUEST_FEE, fee.nanos, 1, f"{fee.name}:{m.REQUEST_FEE}", LineState.PRICED))
+    fees = [
+        Slot(m.REQUEST_FEE, fee.nanos, 1, f"{fee.name}:{m.REQUEST_FEE}", LineState.PRICED)
+        for fee in overlay.fees
+        if fee.covers(scope, query.model, query.team) and draft.period.meets(fee.start, fee.until)
+    ]
     return Plan(draft.period.start, draft.period.until, _sheets(draft, fees))
 
 
@@ -162,19 +160,13 @@ def _multiply(draft: _Draft, region: str, numerator: int, denominator: int) -> N
     for meter, ruled in draft.rules.items():
         if meter in m.TOKEN_METERS:
             rule = f"{ruled.rule.rpartition(':')[0]}+{region}:{meter}"
-            draft.rules[meter] = ruled._replace(rate=_adjusted(ruled.rate, numerator, denominator), rule=rule)
+            draft.rules[meter] = ruled._replace(rate=multiplied(ruled.rate, numerator, denominator), rule=rule)
 
 
 def _entry_in_force(model: Model, period: Period) -> Entry:
     """The last entry in force, else the first: a call before the first date has the oldest price known."""
-    for entry in model.entries:
-        period.bound(entry.start)
-        period.bound(entry.until)
-        period.bound_windows(entry.windows)
-    for entry in reversed(model.entries):
-        if entry.holds(period.at_ms):
-            return entry
-    return model.entries[0]
+    met = [entry for entry in model.entries if period.meets(entry.start, entry.until, entry.windows)]
+    return met[-1] if met else model.entries[0]
 
 
 def _entry_label(entry: Entry) -> str:
@@ -187,10 +179,7 @@ def _variant(draft: _Draft, model: Model, rule: str, tier: str, region: str | No
     context = {("service_tier", tier), _TIER_CONTEXT.get(tier, ("service_tier", tier)), ("route", region or "")}
     rules: dict[str, Ruled] = {}
     for entry in model.variants:
-        if entry.when not in context:
-            continue
-        draft.period.bound(entry.start)
-        if entry.holds(draft.period.at_ms):
+        if entry.when in context and draft.period.meets(entry.start, entry.until, entry.windows):
             label = f"{rule}+{entry.when[1]}{_entry_label(entry)}" if entry.when else rule
             for meter, rate in entry.rates.items():
                 rules.setdefault(meter, Ruled(rate, f"{label}:{meter}"))
@@ -204,15 +193,7 @@ def _from_overlay(
     for own in prices:
         if (own.tier is not None and own.tier != tier) or (own.region is not None and own.region != region):
             continue
-        if not own.covers(scope, query.model, query.team):
-            continue
-        draft.period.bound(own.start)
-        draft.period.bound(own.until)
-        draft.period.bound_windows(own.windows)
-        at_ms = draft.period.at_ms
-        if _in_force(own.start, own.until, at_ms) and (
-            not own.windows or any(window.holds(at_ms) for window in own.windows)
-        ):
+        if own.covers(scope, query.model, query.team) and draft.period.meets(own.start, own.until, own.windows):
             chosen.append(own)
     for own in sorted(chosen, key=lambda own: own.particularity):
         if own.only or own.free:
@@ -232,11 +213,7 @@ def _from_overlay(
 
 def _adjust(draft: _Draft, adjustments: tuple[Adjustment, ...], query: Query, scope: tuple[str, ...]) -> None:
     for rule in adjustments:
-        if not rule.covers(scope, query.model, query.team):
-            continue
-        draft.period.bound(rule.start)
-        draft.period.bound(rule.until)
-        if not _in_force(rule.start, rule.until, draft.period.at_ms):
+        if not rule.covers(scope, query.model, query.team) or not draft.period.meets(rule.start, rule.until):
             continue
         for meter, ruled in draft.rules.items():
             if not rule.meters or meter in rule.meters:
@@ -246,18 +223,8 @@ def _adjust(draft: _Draft, adjustments: tuple[Adjustment, ...], query: Query, sc
 
 
 def _by(ruled: Ruled, rule: Adjustment) -> Ruled:
-    rate = _adjusted(ruled.rate, rule.numerator, rule.denominator)
+    rate = multiplied(ruled.rate, rule.numerator, rule.denominator)
     return ruled._replace(rate=rate, rule=f"{ruled.rule}*{rule.name}")
-
-
-def _adjusted(rate: Rate, numerator: int, denominator: int) -> Rate:
-    price, size = times(rate.price, rate.size, numerator, denominator)
-    bands = tuple(Band(band.above, *times(band.price, band.size, numerator, denominator)) for band in rate.bands)
-    return Rate(price, size, bands, rate.graduated, rate.included, rate.minimum)
-
-
-def _in_force(start: int | None, until: int | None, at_ms: int) -> bool:
-    return (start is None or at_ms >= start) and (until is None or at_ms < until)
 
 
 def _sheets(draft: _Draft, fees: list[Slot]) -> tuple[tuple[int, Sheet], ...]:

@@ -77,7 +77,7 @@ DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 class Entry(Struct, frozen=True, omit_defaults=True):
     """Rates by meter and when they hold: from ``start`` (inclusive) to ``until`` (exclusive), inside any window.
 
-    ``tier`` is empty for the standard price. ``when`` is the catalogue's own condition for a variant.
+    ``when`` is the catalogue's own condition for a variant, such as ``("service_tier", "flex")``.
     """
 
     rates: dict[str, Rate]
@@ -85,12 +85,6 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     until: int | None = None
     windows: tuple[Window, ...] = ()
     when: tuple[str, str] | None = None
-
-    def holds(self, at_ms: int) -> bool:
-        """Whether this entry is in force at ``at_ms``."""
-        if (self.start is not None and at_ms < self.start) or (self.until is not None and at_ms >= self.until):
-            return False
-        return not self.windows or any(window.holds(at_ms) for window in self.windows)
 
 
 class Model(Struct, frozen=True, omit_defaults=True):
@@ -119,6 +113,20 @@ class Provider(Struct, frozen=True, omit_defaults=True):
     urls: tuple[str, ...]
     models: tuple[Model, ...]
     lists: tuple[str, ...] = ()
+
+
+def in_force(start: int | None, until: int | None, at_ms: int, windows: tuple[Window, ...] = ()) -> bool:
+    """Whether ``start`` ≤ ``at_ms`` < ``until`` and, where there are ``windows``, ``at_ms`` lies in one of them."""
+    if (start is not None and at_ms < start) or (until is not None and at_ms >= until):
+        return False
+    return not windows or any(window.holds(at_ms) for window in windows)
+
+
+def multiplied(rate: Rate, numerator: int, denominator: int) -> Rate:
+    """``rate`` times a fraction, in every band, exactly."""
+    price, size = times(rate.price, rate.size, numerator, denominator)
+    bands = tuple(Band(band.above, *times(band.price, band.size, numerator, denominator)) for band in rate.bands)
+    return Rate(price, size, bands, rate.graduated, rate.included, rate.minimum)
 
 
 def exact(text: str, size: int) -> tuple[int, int]:

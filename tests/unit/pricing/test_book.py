@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from counterfoil.pricing.book import PriceBook
+from counterfoil.pricing.catalog import FORMAT, Catalog, Source
+from counterfoil.pricing.rates import Entry, Model, Provider, Rate
 from counterfoil.record.charge import CostState, LineState
 from counterfoil.record.usage import ABSENT, Usage, UsageSource
 
@@ -124,6 +127,17 @@ def test_known_price(
     assert charge.nanos == sum(line.amount_nanos for line in charge.lines)
     assert charge.state is CostState.EXACT, charge.reason
     assert all(line.book == book.digest and line.state is LineState.PRICED for line in charge.lines)
+
+
+def test_a_variant_ends_when_it_ends(make_usage: MakeUsage) -> None:
+    """A call after the end of a service tier's price has the standard one, also right after a call before that end."""
+    flex = Entry({"input_tokens": Rate(1_000_000_000)}, until=NOON, when=("service_tier", "flex"))
+    model = Model("m", ["=", "m"], (Entry({"input_tokens": Rate(4_000_000_000)}),), variants=(flex,))
+    listed = msgspec.json.encode(Provider("p", (), (model,)))
+    catalog = Catalog(FORMAT, Source("made", "1", "", "", ""), {"p": msgspec.Raw(listed)})
+    book = PriceBook.build(msgspec.json.encode(catalog))
+    charges = [book.price("p", "m", make_usage(1), at_ms, service_tier="flex").nanos for at_ms in (NOON - 1, NOON)]
+    assert charges == [1000, 4000]
 
 
 def test_an_unknown_provider_prices_nothing_and_says_so(book: PriceBook, make_usage: MakeUsage) -> None:
