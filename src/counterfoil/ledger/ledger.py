@@ -187,7 +187,7 @@ class Ledger:
 
     @property
     def poisoned(self) -> bool:
-        """Whether the writer has given the disk up for good: this process should end, and a new one look again."""
+        """Whether the writer has given up for good: this process should end, and a new one look again."""
         return self._writer.poisoned
 
     @property
@@ -216,9 +216,15 @@ class Ledger:
         return max((witness.waiting for witness in self._witnesses), default=0)
 
     def erase(self, team_id: str, request_id: str, reason: str = "requested") -> bool:
-        """Destroy the bodies of one generation; from any thread. False when there are none (any more)."""
+        """Destroy the bodies of one generation; from any thread. False when there are none (any more).
+
+        Raises :class:`GatewayFault` ``ledger_unavailable`` when it cannot be done now.
+        """
         value = parse(request_id)
-        return value is not None and self._eraser.erase(team_id, value.to_bytes(16, "big"), reason)
+        try:
+            return value is not None and self._eraser.erase(team_id, value.to_bytes(16, "big"), reason)
+        except apsw.Error as error:
+            raise GatewayFault("ledger_unavailable", "The bodies cannot be erased now.") from error
 
     async def close(self) -> None:
         """Commit what is queued, sign, and leave. The folder is complete without its log when this returns."""

@@ -14,7 +14,6 @@ from typing import Final
 RESERVE_BYTES: Final = 8 * 1024 * 1024
 """More than what calls in flight leave behind: a thousand records of 2 KiB with bodies of 6 KiB."""
 
-
 _BLOCK_BYTES: Final = 512  # the unit of st_blocks, whatever the file system's own is
 
 
@@ -51,8 +50,7 @@ class Reserve:
 
     def roomy(self) -> bool:
         """Whether, beside the reserve, its size again is free."""
-        state = os.statvfs(self._path.parent)
-        return state.f_bavail * state.f_frsize >= self._size
+        return free_bytes(self._path.parent) >= self._size
 
 
 def held_bytes(path: Path) -> int:

@@ -9,6 +9,7 @@ used again, which is soon in a busy gateway; when the gateway stops the log is e
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -66,7 +67,8 @@ class Eraser:
             self._delete(connection, parting, {seq})
             connection.execute(QUERIES["add_erasure"], (seq, now, reason, self._signer.erasure(identity, now, reason)))
             connection.execute("COMMIT")
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            with contextlib.suppress(apsw.BusyError):  # somebody else is copying the log; it is done all the same
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             return True
         finally:
             connection.close()

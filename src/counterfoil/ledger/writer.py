@@ -27,6 +27,8 @@ Rules:
    disk is gone, and a supervisor should know. (Rejected: PostgreSQL's way, to stop at the first failure. It must,
    because its dirty pages are shared and unaccounted for; here every page of a failed sync is known and rewritten.)
 5. A row that SQLite refuses is found by appending the batch's rows one by one; the others are not held up by it.
+6. An exception that nobody thought of here poisons the ledger at once: a thread that is gone must not look like a slow
+   one.
 
 Batches. A commit costs about 200 µs of CPU whatever it holds, most of it the kernel's. When settlements come at more
 than :data:`GATHER_FROM_PER_S` and more calls are in flight, the writer waits for up to :data:`GATHER_S` so that a
@@ -189,8 +191,11 @@ class Writer:
                     self._write(batch)
                 self._look_after()
             self._farewell()
-        except Poisoned:
+        except BaseException as error:
+            self.poisoned = True
             _log.critical("ledger_poisoned")
+            if not isinstance(error, Poisoned):
+                raise
         finally:
             self.refusal = "ledger_unavailable"
             self.ended = True  # before the queue is looked at: what comes later is told by put()
@@ -239,7 +244,8 @@ class Writer:
                 except apsw.Error as error:
                     self._failed(error)
                     self._hold(batch, rows)
-        except Poisoned:
+        except BaseException:  # whatever it is, the thread ends, and nobody else would tell them
+            self.poisoned = True
             self._tell([row.waiter for row in rows] + [waiter for _, waiter in batch])
             raise
         self._taken = 0
@@ -328,7 +334,6 @@ class Writer:
         if _code_of(error) in _SYNC_ERRORS:
             self._sync_failures += 1
             if self._sync_failures >= SYNC_FAILURES_MAX:
-                self.poisoned = True
                 raise Poisoned from error
         if not isinstance(error, apsw.BusyError):
             self._disconnect()

@@ -23,7 +23,7 @@ from counterfoil.ledger.settlement import Settlement
 from counterfoil.record.record import CapturePolicy, CaptureState
 from emulators.control import START_MS, request_id, settlement, timestamp
 from emulators.ledgers import all_ids, intent, opened, settle_all, verified
-from emulators.waiting import until
+from emulators.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -342,6 +342,27 @@ async def test_batches_are_bounded(folder: DataFolder, monkeypatch: pytest.Monke
         sizes.clear()
         await settle_all(ledger, [settlement(number, request=b"x" * 1000) for number in range(101, 121)])
         assert max(sizes) <= 3
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_writer_that_breaks_tells_whoever_waits(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that nobody thought of ends the thread: callers are told at once, and the process should end."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError
+
+    async with opened(folder) as ledger:
+        monkeypatch.setattr(store_module.Store, "append", broken)
+        for number in (1, 2):
+            with pytest.raises(GatewayFault):
+                await asyncio.wait_for(ledger.settle(settlement(number)), PATIENCE_S)
+        assert ledger.poisoned
+        assert not ledger.healthy
+
+
+async def test_a_disk_that_cannot_be_asked_is_full(tmp_path: Path) -> None:
+    """Who looks at it is the writer's thread, which must not end for it."""
+    assert not Reserve(tmp_path / "gone" / "reserve").roomy()
 
 
 async def test_derived_tables_follow(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import multiprocessing
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import apsw
@@ -10,6 +13,7 @@ import msgspec
 import pytest
 
 from counterfoil.capture.body import Capture
+from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import retention
 from counterfoil.ledger.query import LedgerReader
@@ -18,8 +22,11 @@ from counterfoil.ledger.signing import Signer
 from counterfoil.record.record import CaptureState
 from emulators.control import START_MS, request_id, settlement
 from emulators.ledgers import NOW_MS, opened, settle_all, verified
+from emulators.waiting import PATIENCE_S
 
 DAY_MS = 86_400_000
+CHECKPOINT_LOCK = 121
+"""The byte of SQLite's shared memory that whoever copies the log holds."""
 CANARY = b"canary-9015-noise:" + bytes(range(256)) * 4
 
 
@@ -119,6 +126,51 @@ def test_erasing_one(tmp_path: Path) -> None:
     report = verified(folder)
     assert (report.records, report.bodies, report.problems) == (4, 2, [])
     assert verified(folder, now_ms=NOW_MS + 400 * DAY_MS).holds
+
+
+def hold_checkpoint_lock(path: Path, held: Event, end: Event) -> None:
+    """What another worker does: copy the log back, until told."""
+    with path.open("r+b") as shared:
+        fcntl.lockf(shared, fcntl.LOCK_EX, 1, CHECKPOINT_LOCK)
+        held.set()
+        end.wait(PATIENCE_S)
+
+
+def test_erasing_while_somebody_copies_the_log(tmp_path: Path) -> None:
+    """What was erased is said to be erased, whoever is at work on the log."""
+    folder = DataFolder.create(tmp_path / "data")
+    context = multiprocessing.get_context("spawn")
+    held, end = context.Event(), context.Event()
+    other = context.Process(target=hold_checkpoint_lock, args=(Path(f"{folder.ledger_db}-shm"), held, end))
+
+    async def erase() -> None:
+        async with opened(folder) as ledger:
+            await ledger.settle(settlement(1))
+            other.start()
+            try:
+                assert held.wait(PATIENCE_S)
+                assert ledger.erase("acme", request_id(1))
+            finally:
+                end.set()
+                other.join()
+                other.close()
+
+    asyncio.run(erase())
+    assert _states(folder) == [CaptureState.ERASED]
+
+
+def test_erasing_what_cannot_be_read(tmp_path: Path) -> None:
+    """A ledger that cannot be used is said to be unavailable; the caller may ask again."""
+    folder = DataFolder.create(tmp_path / "data")
+
+    async def erase() -> None:
+        async with opened(folder) as ledger:
+            await ledger.settle(settlement(1))
+            apsw.Connection(str(folder.ledger_db)).execute("DROP TABLE bodies")
+            with pytest.raises(GatewayFault):
+                ledger.erase("acme", request_id(1))
+
+    asyncio.run(erase())
 
 
 def test_an_erasure_cannot_be_made_up(tmp_path: Path) -> None:
