@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,56 @@ def test_a_run_under_way_is_not_deleted(gateway, key):
     gateway.request("POST", f"{path}/cancel", key=key)
     assert gateway.request("DELETE", path, key=key).status == 409  # its call has not ended
     assert shown(gateway, key, run)["state"] == "cancelled"
+
+
+@contextlib.contextmanager
+def broken(root: Path, when: str) -> Iterator[None]:
+    """Let the database of the runs refuse what is done to it."""
+    with contextlib.closing(apsw.Connection(str(root / "replays" / "runs.db"))) as database:
+        database.execute(f"CREATE TRIGGER broken BEFORE {when} BEGIN SELECT RAISE(ABORT, 'broken'); END")
+        try:
+            yield
+        finally:
+            database.execute("DROP TRIGGER broken")
+
+
+def locks() -> list[str]:
+    """The locks of runs that this process holds open."""
+    held: list[str] = []
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed while we look
+            held.append(path.readlink().name)
+    return [name for name in held if name.startswith("run_")]
+
+
+def test_a_run_that_cannot_be_kept_is_not_begun(gateway, key, originals):
+    """503, and nothing is held for it."""
+    with broken(gateway.folder.root, "INSERT ON runs"):
+        before = locks()
+        assert started(gateway, key, 503, ids=originals)["error"] == "ledger_unavailable"
+        assert locks() == before
+
+
+def test_a_run_whose_results_cannot_be_kept_stops(gateway, upstream, key, originals):
+    """No further call is paid for; what was paid for is found again when the run goes on."""
+    before = len(upstream.seen)
+    with broken(gateway.folder.root, "INSERT ON results"):
+        run = ended(gateway, key, started(gateway, key, ids=originals, targets=["openai/gpt-4o"], concurrency=1))
+    assert (run["state"], run["reason"]) == ("stopped", "ledger_unavailable")
+    assert len(upstream.seen) == before + 1
+    gateway.request("POST", f"/v1/replays/{run['run_id']}/resume", {}, key=key)
+    assert ended(gateway, key, run)["progress"]["done"] == CALLS
+    assert len(upstream.seen) == before + CALLS
+
+
+def test_a_run_whose_end_cannot_be_noted_is_let_go_of(gateway, key, originals):
+    """It can be cancelled and deleted in the same worker."""
+    with broken(gateway.folder.root, "UPDATE ON runs"):
+        run = started(gateway, key, ids=originals, targets=["openai/gpt-4o"])
+        until(gateway, key, run, lambda found: found["progress"]["done"] == CALLS and found["in_flight"] is None)
+    path = f"/v1/replays/{run['run_id']}"
+    assert gateway.request("POST", f"{path}/cancel", key=key).status == 200
+    assert gateway.request("DELETE", path, key=key).status == 200
 
 
 def test_from_a_terminal(gateway, key, originals, capsys, upstream):

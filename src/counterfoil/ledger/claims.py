@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
-from counterfoil.ledger.database import Durability, keep_a_log, wait_briefly
+from counterfoil.ledger.database import Durability, keep_a_log, transaction, wait_briefly
 
 SWEPT_ROWS: Final = 64
 """Expired claims that each new one takes away with it, so that the table is as long as a day's keys and no longer."""
@@ -88,7 +88,7 @@ class Claims:
             expired = now_ms - self._keep_ms
             held = self._find(connection, scope, expired)
             if held is None:
-                with _transaction(connection):
+                with transaction(connection):
                     held = self._find(connection, scope, expired)
                     if held is None:
                         connection.execute(_SWEEP, (expired, SWEPT_ROWS))
@@ -99,7 +99,7 @@ class Claims:
         """Let ``scope`` stand for ``request_id`` instead of the call ``ended``; False when somebody else was first."""
         with _mapped():
             connection = self._connection or self._open()
-            with _transaction(connection):
+            with transaction(connection):
                 connection.execute(_TAKE_OVER, (request_id, self._writer, now_ms, scope, ended))
                 taken = connection.changes() == 1
         return taken
@@ -125,14 +125,19 @@ class Claims:
     def _open(self) -> apsw.Connection:
         if not self._path.exists():
             self._path.touch(mode=0o600)
-        self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if self._lock < 0:  # else it was taken by a try that went no further
+            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.lockf(self._lock, fcntl.LOCK_EX, 1, self._writer)
         connection = apsw.Connection(str(self._path))
-        wait_briefly(connection)
-        keep_a_log(connection)
-        connection.execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'fsync' else 'NORMAL'}")
-        connection.execute(_SCHEMA)
-        self._drop_orphans(connection)
+        try:
+            wait_briefly(connection)
+            keep_a_log(connection)
+            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'fsync' else 'NORMAL'}")
+            connection.execute(_SCHEMA)
+            self._drop_orphans(connection)
+        except BaseException:
+            connection.close()
+            raise
         self._connection = connection
         return connection
 
@@ -150,17 +155,6 @@ class Claims:
             return True
         fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, writer)
         return False
-
-
-@contextlib.contextmanager
-def _transaction(connection: apsw.Connection) -> Generator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
 
 
 @contextlib.contextmanager

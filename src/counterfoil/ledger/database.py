@@ -10,8 +10,10 @@ Pages have 4 KiB. A commit writes whole pages to the log, and what a small batch
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final, Literal
 
@@ -121,8 +123,7 @@ def migrate(connection: apsw.Connection) -> None:
     newest = steps[-1][0]
     if connection.pragma("user_version") == newest:
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         found = int(connection.pragma("user_version"))
         if found > newest:
             raise ConfigError(
@@ -134,11 +135,18 @@ def migrate(connection: apsw.Connection) -> None:
                 connection.execute(text)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {newest}")
+
+
+@contextlib.contextmanager
+def transaction(connection: apsw.Connection) -> Generator[None]:
+    """All of a block or nothing, with the write lock from its beginning. Raises :class:`apsw.Error`."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
         connection.execute("COMMIT")
-    except BaseException:
+    finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        raise
 
 
 def copy_back(connection: apsw.Connection) -> None:

@@ -141,3 +141,18 @@ def test_a_table_that_cannot_be_used_is_a_ledger_that_cannot(opened: Open, folde
     with pytest.raises(GatewayFault) as caught:
         opened()
     assert caught.value.code == "gateway:ledger_unavailable"
+
+
+def test_tries_in_vain_hold_nothing_open(opened: Open, folder: DataFolder) -> None:
+    """While the table cannot be opened, each request tries again, and leaves no descriptor behind."""
+    claims = opened()
+    table = folder.root / "idempotency.db"
+    table.mkdir()
+    counts: list[int] = []
+    for _ in range(3):
+        with pytest.raises(GatewayFault):
+            claims.claim(SCOPE, PRINT, "gen_a", 1)
+        counts.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert len(set(counts)) == 1
+    table.rmdir()
+    assert claims.claim(SCOPE, PRINT, "gen_a", 1) is None

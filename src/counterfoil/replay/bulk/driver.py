@@ -120,15 +120,14 @@ class Driver:
             self.in_flight += 1
             try:
                 result = await self._item(*piece)
+                if result is not None:
+                    await asyncio.to_thread(self._store.keep, self.run.run_id, result)
             except Exhausted:
                 self.halt(Halt.BUDGET)
             except (KeyRefused, ScopeMissing):
                 self.halt(Halt.KEY)
             except GatewayFault:
                 self.halt(Halt.LEDGER)
-            else:
-                if result is not None:
-                    await asyncio.to_thread(self._store.keep, self.run.run_id, result)
             finally:
                 self.in_flight -= 1
 
@@ -144,7 +143,12 @@ class Driver:
             await asyncio.sleep(WATCH_SECONDS)
             if self._replayer.gateway.stopping:
                 self.halt(Halt.LEAVING)
-            if await asyncio.to_thread(self._store.state, self.run.run_id) is not RunState.RUNNING:
+            try:
+                state = await asyncio.to_thread(self._store.state, self.run.run_id)
+            except GatewayFault:
+                self.halt(Halt.LEDGER)
+                return
+            if state is not RunState.RUNNING:
                 self.halt(Halt.CANCELLED)
 
     async def _pace(self) -> None:

@@ -6,6 +6,7 @@ Each run is driven by exactly one worker, the one that holds its lock. Any worke
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -102,8 +103,10 @@ class Runs:
             secret=os.urandom(identity.SECRET_BYTES),
             asked=msgspec.structs.replace(asked, ids=()),
         )
-        descriptor = self.store.claim(run.run_id)
-        await asyncio.to_thread(self.store.add, run, chosen.generations)
+        with contextlib.ExitStack() as lock:
+            descriptor = self._claimed(run.run_id, lock)
+            await asyncio.to_thread(self.store.add, run, chosen.generations)
+            lock.pop_all()
         self._drive(run, descriptor)
         return run
 
@@ -147,15 +150,14 @@ class Runs:
         ending = self._tasks.get(run.run_id)
         if ending is not None and run.state is not RunState.RUNNING:
             await asyncio.wait((ending,), timeout=ENDING_SECONDS)
-        descriptor = None if run.run_id in self._drivers else self.store.claim(run.run_id)
-        if descriptor is None:
-            raise CallerFault("conflict", "This run is under way.")
-        budget = run.budget_nanos if budget_nanos is None else budget_nanos
-        await asyncio.to_thread(self.store.begin_again, run.run_id, principal.key_id, budget)
-        again = await asyncio.to_thread(self.store.find, run.team_id, run.run_id)
-        if again is None:  # deleted meanwhile
-            os.close(descriptor)
-            raise CallerFault("not_found")
+        with contextlib.ExitStack() as lock:
+            descriptor = self._claimed(run.run_id, lock)
+            budget = run.budget_nanos if budget_nanos is None else budget_nanos
+            await asyncio.to_thread(self.store.begin_again, run.run_id, principal.key_id, budget)
+            again = await asyncio.to_thread(self.store.find, run.team_id, run.run_id)
+            if again is None:  # deleted meanwhile
+                raise CallerFault("not_found")
+            lock.pop_all()
         self._drive(again, descriptor)
         return again
 
@@ -210,6 +212,14 @@ class Runs:
             raise CallerFault("invalid_field", f"There is nothing to run again: {left}.", param="filter")
         return chosen
 
+    def _claimed(self, run_id: str, lock: contextlib.ExitStack) -> int:
+        """The descriptor that makes this worker the driver of a run; ``lock`` lets go of it, unless it is emptied."""
+        descriptor = None if run_id in self._drivers else self.store.claim(run_id)
+        if descriptor is None:
+            raise CallerFault("conflict", "This run is under way.")
+        lock.callback(os.close, descriptor)
+        return descriptor
+
     async def _forgotten(self, run_id: str) -> bool:
         """Delete a run that nobody drives, or is to drive; False for any other."""
         descriptor = self.store.claim(run_id)
@@ -233,7 +243,7 @@ class Runs:
                 _log.warning("replay_sweep_failed", extra={"reason": fault.short_code})
             await asyncio.sleep(SWEEP_SECONDS)
 
-    def _drive(self, run: Run, descriptor: int | None) -> None:
+    def _drive(self, run: Run, descriptor: int) -> None:
         def acting() -> Principal:
             return self._holder(run.key_id, run.team_id)
 
@@ -242,8 +252,11 @@ class Runs:
         self._drivers[run.run_id] = driver
         self._tasks[run.run_id] = asyncio.get_running_loop().create_task(self._driven(run, driver, descriptor))
 
-    async def _driven(self, run: Run, driver: Driver, descriptor: int | None) -> None:
-        """Drive to the end, note how it ended, and let go of the run: in this order."""
+    async def _driven(self, run: Run, driver: Driver, descriptor: int) -> None:
+        """Drive to the end, note how it ended, and let go of the run: in this order.
+
+        Where that cannot be noted the run still says that it is running: the next worker that starts goes on with it.
+        """
         state, reason = RunState.STOPPED, cast("str | None", "internal")
         try:
             if await self._settled(run):
@@ -253,14 +266,24 @@ class Runs:
         except Fault as fault:
             reason = fault.short_code
         finally:
-            if state is not RunState.RUNNING:
-                _log.info("replay_run_ended", extra={"run_id": run.run_id, "state": state.value, "reason": reason})
-                await asyncio.to_thread(self.store.end, run.run_id, state, reason, self._now_ms())
-            if state is RunState.FINISHED:
-                self._used.pop(run.run_id, None)
-            del self._drivers[run.run_id], self._tasks[run.run_id]
-            if descriptor is not None:
+            try:
+                await self._note_end(run, state, reason)
+            finally:
+                del self._drivers[run.run_id], self._tasks[run.run_id]
                 os.close(descriptor)
+
+    async def _note_end(self, run: Run, state: RunState, reason: str | None) -> None:
+        if state is RunState.RUNNING:
+            return
+        about = {"run_id": run.run_id, "state": state.value, "reason": reason}
+        try:
+            await asyncio.to_thread(self.store.end, run.run_id, state, reason, self._now_ms())
+        except Fault:
+            _log.exception("replay_run_end_not_noted", extra=about)
+            return
+        _log.info("replay_run_ended", extra=about)
+        if state is RunState.FINISHED:
+            self._used.pop(run.run_id, None)
 
     async def _settled(self, run: Run) -> bool:
         """Whether no call of this run is open in any journal, so that the ledger knows all that was done before."""

@@ -6,10 +6,11 @@ workers forget their keys. What was asked is sealed under the folder's own key: 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
@@ -24,7 +25,7 @@ from msgspec import Struct
 from counterfoil.capture.seal import derive
 from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.folder import DataFolder
-from counterfoil.ledger.database import keep_a_log
+from counterfoil.ledger.database import keep_a_log, transaction
 from counterfoil.record import ids
 from counterfoil.replay.bulk.asked import Asked
 from counterfoil.replay.bulk.outcome import Result, Verdict
@@ -111,7 +112,8 @@ class RunStore:
 
         The lock ends with the process, however it ends.
         """
-        descriptor = os.open(self._folder / f"{run_id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with _mapped():
+            descriptor = os.open(self._folder / f"{run_id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -269,25 +271,24 @@ class RunStore:
         if version > SCHEMA_VERSION:
             raise ConfigError(f"The bulk runs in {self._folder} were written by a newer Counterfoil.")
         if version == 0:
-            with self._transaction():
+            with transaction(database):
                 if database.pragma("user_version") == 0:
                     database.execute(
                         resources.files("counterfoil.replay.bulk").joinpath("schema.sql").read_text("utf-8")
                     )
                     database.pragma("user_version", SCHEMA_VERSION)
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._lock, self._database)
+    @contextlib.contextmanager
+    def _transaction(self) -> Generator[None]:
+        with self._lock, _mapped(), transaction(self._database):
+            yield
 
     def _execute(self, statement: LiteralString, values: Sequence[Any]) -> None:
         self._database.execute(statement, values)
 
     def _rows(self, statement: LiteralString, values: Sequence[Any]) -> list[Any]:
-        with self._lock:
-            try:
-                return list(self._database.execute(statement, values))
-            except apsw.Error as error:
-                raise _unavailable() from error
+        with self._lock, _mapped():
+            return list(self._database.execute(statement, values))
 
     def _run(self, row: Any) -> Run:
         run_id, team_id, key_id, created_ms, state, reason, finished_ms, items, budget, excluded, sealed = row
@@ -341,32 +342,6 @@ def stop_copied(database: Path) -> None:
         connection.close()
 
 
-class _Transaction:
-    """All of a block or nothing; foreign errors become ours."""
-
-    def __init__(self, lock: threading.RLock, database: apsw.Connection) -> None:
-        self._lock = lock
-        self._database = database
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
-        except apsw.Error as error:
-            self._lock.release()
-            raise _unavailable() from error
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        try:
-            self._database.execute("COMMIT" if error is None else "ROLLBACK")
-        except apsw.Error as failed:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise _unavailable() from failed
-        finally:
-            self._lock.release()
-
-
 def _judged(result: Result, posted: list[Verdict] | None) -> Result:
     if not posted:
         return result
@@ -379,5 +354,9 @@ def _bound_to(run_id: str, team_id: str) -> bytes:
     return f"{run_id}\0{team_id}".encode()
 
 
-def _unavailable() -> GatewayFault:
-    return GatewayFault("ledger_unavailable", "The bulk runs cannot be read or written at the moment.")
+@contextlib.contextmanager
+def _mapped() -> Generator[None]:
+    try:
+        yield
+    except (apsw.Error, OSError) as error:
+        raise GatewayFault("ledger_unavailable", "The bulk runs cannot be read or written at the moment.") from error
