@@ -107,6 +107,38 @@ def test_a_list_shows_unknown_cost_as_unknown(run: Run) -> None:
     assert "≥ $0.0000057 (2 of 8 unknown, 1 of 8 partial)" in ended.text
 
 
+def test_a_summary_is_told_apart_and_adds_up(run: Run, plane: ControlPlane, key: str) -> None:
+    """A row a group with what is not known of it, the whole below; the same for programs as over HTTP."""
+    ended = run("generations", "summary", "--by", "day,model")
+    assert ended.code == 0
+    rows = [line.split() for line in ended.text.splitlines() if line.strip()]
+    assert rows[0] == ["day", "model", "records", "failed", "in", "out", "cost"]
+    assert rows[2][:4] == ["2026-09-21", "openai/gpt-4o-mini", "8", "1"]
+    assert rows[-1][:3] == ["all", "8", "1"]
+    assert "≥ $0.0000057 (2 of 8 unknown, 1 of 8 partial)" in ended.text
+    found = run("generations", "summary", "--by", "day,model", "--json")
+    assert json.loads(found.out) == plane.get("/v1/generations/summary?by=day,model", key).json
+    assert run("generations", "summary", "--by", "moon").code == 1
+
+
+def test_a_summary_for_a_sheet_shows_no_unknown_as_nothing(run: Run) -> None:
+    """Exact dollars; an empty cell where nothing is known."""
+    ended = run("generations", "summary", "--by", "error_code", "--csv")
+    lines = [line.split(",") for line in ended.text.splitlines()]
+    assert lines[0][0:2] == ["error_code", "records"]
+    costs = {line[0]: line[lines[0].index("cost_usd")] for line in lines[1:]}
+    assert costs == {"": "0.0000057", "upstream:timeout": ""}
+
+
+@pytest.mark.parametrize("name", ["=1+1", "@cmd", "-2", "+x"])
+def test_a_name_is_no_formula_in_a_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Applications are named by clients; a spreadsheet computes what begins like a formula."""
+    folder = DataFolder.create(tmp_path / "data")
+    write(folder, [settlement(1, app_id=name)])
+    assert main.run(["generations", "summary", "--by", "app", "--csv", "--data", str(folder.root)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith(f"'{name},1,")
+
+
 def test_a_list_for_programs_is_the_control_planes_page(run: Run, plane: ControlPlane, key: str) -> None:
     """--json prints the very bytes of the search, wherever they were read, and its cursor goes on."""
     page = run("generations", "list", "--json", "--limit", "3")

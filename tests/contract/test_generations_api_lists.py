@@ -121,6 +121,22 @@ def test_every_filter_narrows(plane: ControlPlane, keys: dict[str, str], query: 
     assert ids(answer.json) == [request_id(number) for number in numbers]
 
 
+def test_sums_are_told_apart(plane: ControlPlane, keys: dict[str, str]) -> None:
+    """By application and model: the dearest first, each as a sum of its own, and the whole beside them."""
+    answer = plane.get("/v1/generations/summary?by=app,model", keys["owner"]).json
+    groups = answer.pop("groups")
+    assert answer == plane.get("/v1/generations/summary", keys["owner"]).json
+    assert [(one["app"], one["model"], one["records"]) for one in groups] == [
+        ("web", "openai/gpt-4o-mini", RECORDS - 2),
+        (None, "openai/gpt-4o-mini", 1),
+        ("web", "anthropic/claude-sonnet-4-5", 1),
+    ]
+    assert sum(one["cost_nanos"] for one in groups) == answer["cost_nanos"]
+    assert (groups[0]["unknown_cost"], groups[0]["cost_complete"], groups[1]["cost_complete"]) == (1, False, True)
+    assert plane.get("/v1/generations/summary?by=team", keys["owner"]).json["groups"][0]["team"] == "acme"
+    assert len(plane.get("/v1/generations/summary?by=team", keys["admin"]).json["groups"]) == 2
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -145,6 +161,13 @@ def test_a_bad_parameter_is_named(plane: ControlPlane, keys: dict[str, str], que
     answer = plane.get(f"/v1/generations/search?{query}", keys["owner"])
     assert (answer.status, answer.json["error"], answer.json["field"]) == (400, "invalid_request", field)
     assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("by", ["moon", "app,app", "app,,day", "team,app,key,model,day"])
+def test_sums_are_not_told_apart_by_anything(plane: ControlPlane, keys: dict[str, str], by: str) -> None:
+    """400, with what there is."""
+    answer = plane.get(f"/v1/generations/summary?by={by}", keys["owner"])
+    assert (answer.status, answer.json["field"]) == (400, "by")
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,13 @@ from typing import Annotated, Final
 from fastapi import Query
 
 from counterfoil.errors import CallerFault
+from counterfoil.ledger.filters import GROUPS
 from counterfoil.ledger.query import Cursor, Filter
 from counterfoil.record.links import judging
 from counterfoil.tenancy.directory import wall_ms
 
+BY_MAX: Final = 4
+"""Names by which one answer of sums is told apart."""
 _INTEGER_MAX: Final = (1 << 63) - 1
 _CURSOR = re.compile(rb"(-?[0-9]{1,18})\.([0-9]{1,18})\Z")
 _AGE = re.compile(r"([0-9]{1,6})([smhdw])\Z")
@@ -80,6 +83,16 @@ def filters(
         min_cost_nanos=min_cost_nanos,
         max_cost_nanos=max_cost_nanos,
     )
+
+
+def grouping(text: str | None) -> tuple[str, ...]:
+    """The names in ``text`` that sums are told apart by, separated by commas. Raises :class:`CallerFault`."""
+    names = tuple(part.strip() for part in text.split(",")) if text else ()
+    if any(name not in GROUPS for name in names):
+        raise CallerFault("invalid_field", f"by is one or several of: {', '.join(GROUPS)}.", param="by")
+    if len(set(names)) < len(names) or len(names) > BY_MAX:
+        raise CallerFault("invalid_field", f"by has each name once, and at most {BY_MAX}.", param="by")
+    return names
 
 
 def cursor_text(cursor: Cursor | None) -> str | None:

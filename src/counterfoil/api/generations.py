@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -17,10 +17,22 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from counterfoil.api import answers, reading, view
-from counterfoil.api.filtering import cursor_text, filters, parse_cursor
+from counterfoil.api.filtering import cursor_text, filters, grouping, parse_cursor
 from counterfoil.api.parts import ControlParts
 from counterfoil.api.reading import Desk
-from counterfoil.ledger.query import PAGE_ROWS_MAX, Cursor, Filter, Page, StoredRecord, Summary
+from counterfoil.errors import CallerFault
+from counterfoil.ledger.filters import GROUPS
+from counterfoil.ledger.query import (
+    GROUPS_MAX,
+    PAGE_ROWS_MAX,
+    Cursor,
+    Filter,
+    Group,
+    LedgerReader,
+    Page,
+    StoredRecord,
+    Summary,
+)
 from counterfoil.record.charge import CostState
 from counterfoil.record.coverage import Sums
 from counterfoil.record.money import CURRENCY
@@ -45,10 +57,15 @@ _NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {
     404: {"description": "No such record in this team. Another team's looks exactly the same."},
     **reading.REFUSALS,
 }
+_TIMES: Final = ("month", "day", "hour")
 _encode = msgspec.json.Encoder().encode
 
 Wanted = Annotated[Filter, Depends(filters)]
 Team = Annotated[str | None, Query(description="For a management key of all teams: only this team's.")]
+By = Annotated[
+    str | None,
+    Query(description=f"Tell the sums apart by one or several of {', '.join(GROUPS)}.", examples=["app,day"]),
+]
 Limit = Annotated[int, Query(ge=1, le=PAGE_ROWS_MAX, description="Records of one page.")]
 
 
@@ -80,9 +97,16 @@ def router(parts: ControlParts) -> APIRouter:
         return answers.raw(await desk.run(read, request, wanted, team, cursor, limit))
 
     @routes.get("/v1/generations/summary", summary="Sums over records", responses=_REFUSALS)
-    async def summary(request: Request, wanted: Wanted, team: Team = None) -> Response:
-        """Counts, tokens and cost, and of how many records the cost is unknown or known in part only."""
-        return answers.json(sums(await desk.run(lambda: parts.reader.summary(narrowed(request, wanted, team)))))
+    async def summary(request: Request, wanted: Wanted, team: Team = None, by: By = None) -> Response:
+        """Counts, tokens and cost, and of how many records the cost is unknown or known in part only.
+
+        With `by` also `groups`: the same for all records that are alike in these, which together are the whole sum.
+        """
+
+        def read() -> dict[str, Any]:
+            return summed(parts.reader, narrowed(request, wanted, team), grouping(by))
+
+        return answers.json(await desk.run(read))
 
     @routes.get("/v1/generations/export", **_EXPORT)
     async def export(request: Request, wanted: Wanted, team: Team = None) -> Response:
@@ -95,6 +119,11 @@ def router(parts: ControlParts) -> APIRouter:
         first = await desk.run(parts.reader.page, narrow, None, EXPORT_ROWS)
         return StreamingResponse(_exported(desk, parts, narrow, first), media_type=JSON_LINES)
 
+    _add_erasure(routes, parts, desk)
+    return routes
+
+
+def _add_erasure(routes: APIRouter, parts: ControlParts, desk: Desk) -> None:
     @routes.delete("/v1/generations/{id}/content", summary="Erase what was captured", responses=_NOT_FOUND)
     async def erase(
         request: Request,
@@ -110,8 +139,6 @@ def router(parts: ControlParts) -> APIRouter:
 
         done = await desk.run(erased)
         return answers.raw(answers.NOT_FOUND, 404) if done is None else answers.json({"ok": True, "erased": done})
-
-    return routes
 
 
 async def _exported(desk: Desk, parts: ControlParts, wanted: Filter, page: Page) -> AsyncIterator[bytes]:
@@ -163,6 +190,28 @@ def page_answer(rows: list[bytes], cursor: str | None) -> bytes:
     for row in rows:
         sums.add(row)
     return b'{"data":[%b],"next":%b,"sums":%b}' % (b",".join(rows), _encode(cursor), _encode(sums.answer()))
+
+
+def summed(reader: LedgerReader, wanted: Filter, by: Sequence[str]) -> dict[str, Any]:
+    """Sums as they are answered, told apart by ``by`` where it names something.
+
+    The groups come by time where ``by`` has one, and then those that cost most first. Raises :class:`CallerFault` where
+    there are too many of them.
+    """
+    if not by:
+        return sums(reader.summary(wanted))
+    found = reader.summaries(wanted, by)
+    if found is None:
+        said = f"There are more than {GROUPS_MAX:,} such groups; ask for fewer records, or tell fewer things apart."
+        raise CallerFault("invalid_field", said, param="by")
+    whole, groups = found
+    times = [index for index, name in enumerate(by) if name in _TIMES]
+
+    def place(group: Group) -> tuple[list[str], int, list[str]]:
+        return [group[index] or "" for index in times], -groups[group].cost_nanos, [value or "" for value in group]
+
+    listed = [dict(zip(by, group, strict=True)) | sums(groups[group]) for group in sorted(groups, key=place)]
+    return sums(whole) | {"groups": listed}
 
 
 def sums(summary: Summary) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from rich.console import Console, RenderableType
 
 from counterfoil.api.generations import manifest, page_answer
-from counterfoil.cli import output, records, render
+from counterfoil.cli import output, records, render, sums
 from counterfoil.cli import replay as rerun
 from counterfoil.cli.records import ALL, PAGE, Records, Selection
 from counterfoil.cli.where import LOCAL, AsJson, Source
@@ -26,7 +26,8 @@ from counterfoil.ledger.proof import prove
 from counterfoil.record import words
 from counterfoil.record.coverage import Sums
 
-app = App(name="generations", help="Records: list, show, follow, export, replay, compare.")
+app = App(name="generations", help="Records: list, show, follow, add up, export, replay, compare.")
+app.command(sums.summary)
 app.command(rerun.replay)
 app.command(rerun.diff)
 
@@ -140,14 +141,14 @@ def _show_proof(generation_id: str, source: Source) -> None:
 
 def _exported(ledger: Records, selection: Selection) -> Iterator[bytes]:
     """The same bytes as ``GET /v1/generations/export``."""
-    digest, count, sums = hashlib.sha256(), 0, Sums()
+    digest, count, added = hashlib.sha256(), 0, Sums()
     for row in records.every(ledger, selection):
         line = row + b"\n"
         digest.update(line)
         count += 1
-        sums.add(row)
+        added.add(row)
         yield line
-    yield manifest(count, digest.hexdigest(), sums)
+    yield manifest(count, digest.hexdigest(), added)
 
 
 def _following(ledger: Records, selection: Selection, count: int, *, once: bool) -> Iterator[bytes]:

@@ -133,7 +133,7 @@ class Records(Protocol):
         """One record as ``GET /v1/generations`` gives it. Raises :class:`ConfigError` when there is none."""
         ...
 
-    def summary(self, selection: Selection) -> dict[str, Any]:
+    def summary(self, selection: Selection, by: Sequence[str] = ()) -> dict[str, Any]:
         """Sums, as ``GET /v1/generations/summary`` gives them."""
         ...
 
@@ -198,8 +198,8 @@ class _LocalRecords:
         request = lookup.replayable(lookup.captured(self._ledger, stored))
         return view.served(stored.data, stored.chain, stored.capture_state, request)
 
-    def summary(self, selection: Selection) -> dict[str, Any]:
-        return msgspec.to_builtins(generations.sums(self._ledger.summary(selection.filter())))
+    def summary(self, selection: Selection, by: Sequence[str] = ()) -> dict[str, Any]:
+        return msgspec.to_builtins(generations.summed(self._ledger, selection.filter(), by))
 
 
 class _RemoteRecords:
@@ -216,8 +216,8 @@ class _RemoteRecords:
             raise _none(any_id, "that this key may see")
         return self._remote.accepted(answer)
 
-    def summary(self, selection: Selection) -> dict[str, Any]:
-        return self._remote.get("/v1/generations/summary", selection.query())
+    def summary(self, selection: Selection, by: Sequence[str] = ()) -> dict[str, Any]:
+        return self._remote.get("/v1/generations/summary", {**selection.query(), "by": ",".join(by) or None})
 
 
 def _page_query(selection: Selection, cursor: str | None, limit: int) -> dict[str, str | int | None]:

@@ -6,6 +6,7 @@ at once, a derived table up to where it goes and the records behind it, so a pas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -38,6 +39,21 @@ _ALIKE: Final = "g.cost_state, g.unpriced, g.fee_state"
 _SUMMED: Final = (
     "g.error_code, g.prompt_tokens, g.completion_tokens, g.cost_nanos, g.paid_nanos, g.fee_nanos, g.provider_cost_nanos"
 )
+GROUPS: Final = {
+    "team": "g.team_id",
+    "app": "g.app_id",
+    "key": "g.key_id",
+    "model": "g.model_id",
+    "provider": "g.provider",
+    "endpoint": "g.endpoint",
+    "end_user": "g.end_user",
+    "session": "g.session_id",
+    "error_code": "g.error_code",
+    "month": "strftime('%Y-%m', g.created_at_ms / 1000, 'unixepoch')",
+    "day": "strftime('%Y-%m-%d', g.created_at_ms / 1000, 'unixepoch')",
+    "hour": "strftime('%Y-%m-%dT%H:00Z', g.created_at_ms / 1000, 'unixepoch')",
+}
+"""What sums can be told apart by, named as the filters are; times are UTC."""
 _JUDGE: Final = f"g.replay_of IS NOT NULL AND g.replay_of >= '{JUDGE}'"
 """The column holds the link to the other record; ids of ours begin with `gen_`, which comes before `judge:`."""
 _RERUN: Final = f"g.replay_of IS NOT NULL AND g.replay_of < '{JUDGE}'"
@@ -105,15 +121,17 @@ def listing(wanted: Filter, cursor: Cursor | None, limit: int) -> Statement:
     return statement, values
 
 
-def sums(wanted: Filter) -> Statement:
-    """The statement of the sums for records that are alike in what is known of their cost.
+def sums(wanted: Filter, by: Sequence[str] = ()) -> Statement:
+    """The statement of the sums for records that are alike in what is known of their cost, and in ``by``.
 
-    A row has their cost state, the meters they lack and the state of the fee; then records, successes, tokens in and
-    out, nanos, those of them that the team's own key paid (null: it paid none), the nanos of the fee, and those the
-    providers said (null: none did).
+    ``by`` names :data:`GROUPS`. A row begins with their values; then it has the cost state, the meters the records lack
+    and the state of the fee; then records, successes, tokens in and out, nanos, those of them that the team's own key
+    paid (null: it paid none), the nanos of the fee, and those the providers said (null: none did).
     """
     conditions, values = _conditions(wanted)
-    columns = f"{_ALIKE}, {_SUMMED}"
+    apart = [f"by_{number}" for number in range(len(by))]
+    named = [f"{GROUPS[name]} AS {alias}" for name, alias in zip(by, apart, strict=True)]
+    columns = ", ".join([*named, _ALIKE, _SUMMED])
     if narrows(wanted):
         source, found, _ = _source(wanted)
         rows = f"""
@@ -123,10 +141,11 @@ def sums(wanted: Filter) -> Statement:
         """  # noqa: S608  # as above
     else:
         rows = f"SELECT {columns} FROM generations g WHERE {_all(*conditions)}"  # noqa: S608  # as above
+    alike = ", ".join([*apart, "cost_state", "unpriced", "fee_state"])
     statement = f"""
-        SELECT cost_state, unpriced, fee_state, count(*), sum(error_code IS NULL), sum(prompt_tokens),
+        SELECT {alike}, count(*), sum(error_code IS NULL), sum(prompt_tokens),
             sum(completion_tokens), sum(cost_nanos), sum(paid_nanos), sum(fee_nanos), sum(provider_cost_nanos)
-        FROM ({rows}) GROUP BY cost_state, unpriced, fee_state, paid_nanos IS NULL, provider_cost_nanos IS NULL
+        FROM ({rows}) GROUP BY {alike}, paid_nanos IS NULL, provider_cost_nanos IS NULL
     """  # noqa: S608  # as above
     return statement, values
 

@@ -11,7 +11,7 @@ import os
 import threading
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import apsw
@@ -60,8 +60,15 @@ SEGMENTS_AT_ONCE: Final = 32
 PLAINS_BYTES_MAX: Final = 8 * 1024 * 1024
 """Bodies kept unpacked for whoever asks for the next turn of a conversation: some twenty of them."""
 
+GROUPS_MAX: Final = 10_000
+"""Groups of one answer of sums, some 6 MB of JSON."""
+
 SCAN_ROWS: Final = 4096
 """Records read in one statement where the whole ledger is: no snapshot is held for long, so the log can start anew."""
+
+
+Group = tuple[str | None, ...]
+"""What the records of one group have in common: a value for each name they are told apart by."""
 
 
 class StoredRecord(Struct, frozen=True):
@@ -122,6 +129,35 @@ class Summary(Struct, frozen=True):
     def unpriced(self) -> int:
         """Records whose cost is not known, or not all of it."""
         return sum(self.by_cost_state.get(state, 0) for state in (CostState.UNKNOWN, CostState.PARTIAL))
+
+
+def _summarised(rows: Iterable[tuple[Any, ...]]) -> Summary:
+    """What the rows of :func:`~counterfoil.ledger.filters.sums` add up to, their groups left out."""
+    coverage, byok, reported, states = Coverage(), ByokSums(), ReportedSums(), Counter[str]()
+    successes = prompt_tokens = completion_tokens = nanos = 0
+    for state, missing, fee_state, records, succeeded, read, written, cost_nanos, paid, fee_nanos, said_nanos in rows:
+        states[state] += records
+        coverage.add(state, missing, records)
+        if paid is not None:
+            byok.add(state, records, paid, fee_nanos, fee_state)
+        if said_nanos is not None:
+            reported.add(state, records, cost_nanos, said_nanos)
+        successes += succeeded
+        nanos += cost_nanos
+        if state != CostState.PLAYBACK:
+            prompt_tokens += read
+            completion_tokens += written
+    return Summary(
+        records=coverage.records,
+        successes=successes,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cost_nanos=nanos,
+        by_cost_state=dict(states),
+        coverage=coverage,
+        byok=byok,
+        reported=reported,
+    )
 
 
 class LedgerReader:
@@ -273,31 +309,31 @@ class LedgerReader:
 
     def summary(self, wanted: Filter) -> Summary:
         """Sums over the records of ``wanted``."""
+        return _summarised(self._sums(wanted))
+
+    def summaries(
+        self, wanted: Filter, by: Sequence[str], limit: int = GROUPS_MAX
+    ) -> tuple[Summary, dict[Group, Summary]] | None:
+        """The same, and for each group of records that are alike in ``by``, which names :data:`~.filters.GROUPS`.
+
+        All are of one moment and every record is in one group, so the groups add up to the whole. None where there
+        are more than ``limit`` groups: some of them would be no answer.
+        """
+        found: dict[Group, list[tuple[Any, ...]]] = {}
+        for row in self._sums(wanted, by):
+            found.setdefault(row[: len(by)], []).append(row[len(by) :])
+            if len(found) > limit:
+                return None
+        whole = _summarised(row for rows in found.values() for row in rows)
+        return whole, {group: _summarised(rows) for group, rows in found.items()}
+
+    def _sums(self, wanted: Filter, by: Sequence[str] = ()) -> Iterator[tuple[Any, ...]]:
         if not storable(wanted):
-            return Summary(0, 0, 0, 0, 0, {}, Coverage(), ByokSums(), ReportedSums())
+            return
         try:
-            rows = list(self._connection().execute(*sums(wanted)))
+            yield from self._connection().execute(*sums(wanted, by))
         except apsw.Error as error:
             raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
-        coverage, byok, reported, states = Coverage(), ByokSums(), ReportedSums(), Counter[str]()
-        for state, missing, fee_state, records, *_, cost_nanos, paid, fee_nanos, said_nanos in rows:
-            states[state] += records
-            coverage.add(state, missing, records)
-            if paid is not None:
-                byok.add(state, records, paid, fee_nanos, fee_state)
-            if said_nanos is not None:
-                reported.add(state, records, cost_nanos, said_nanos)
-        return Summary(
-            records=coverage.records,
-            successes=sum(row[4] for row in rows),
-            prompt_tokens=sum(row[5] for row in rows if row[0] != CostState.PLAYBACK),
-            completion_tokens=sum(row[6] for row in rows if row[0] != CostState.PLAYBACK),
-            cost_nanos=sum(row[7] for row in rows),
-            by_cost_state=dict(states),
-            coverage=coverage,
-            byok=byok,
-            reported=reported,
-        )
 
     def records(self) -> int:
         """How many records the ledger holds, without counting them: their numbers have no gap."""

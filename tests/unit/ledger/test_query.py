@@ -126,6 +126,44 @@ def test_filters(reader: LedgerReader, name: str) -> None:
     assert (summary.prompt_tokens, summary.completion_tokens) == (10 * len(expected), 5 * len(expected))
 
 
+@pytest.mark.parametrize(
+    "wanted", [Filter(), Filter(team_id="team-2"), Filter(session_id="s5"), Filter(byok=True)], ids=str
+)
+@pytest.mark.parametrize(
+    "by", [["app"], ["model", "key"], ["day", "team"], ["hour", "error_code", "end_user"]], ids=str
+)
+def test_groups_add_up_to_the_whole(reader: LedgerReader, wanted: Filter, by: list[str]) -> None:
+    """Every record is in one group, so counts and nanos of all groups are the whole's, which is the summary."""
+    found = reader.summaries(wanted, by)
+    assert found is not None
+    whole, groups = found
+    assert whole == reader.summary(wanted)
+    for name in ("records", "successes", "prompt_tokens", "completion_tokens", "cost_nanos", "unpriced"):
+        assert sum(getattr(group, name) for group in groups.values()) == getattr(whole, name)
+    assert sum(group.byok.cost_nanos for group in groups.values()) == whole.byok.cost_nanos
+
+
+def test_a_group_is_the_filter_of_its_values(reader: LedgerReader) -> None:
+    """What a group says is what the same question says when it is asked for that group alone."""
+    found = reader.summaries(Filter(), ["team", "model"])
+    assert found is not None
+    for (team, model), group in found[1].items():
+        assert group == reader.summary(Filter(team_id=team, model_id=model))
+
+
+def test_a_time_is_of_utc(reader: LedgerReader) -> None:
+    """Days and hours are the admission's in UTC."""
+    for name, said in (("month", "2026-09"), ("day", "2026-09-21"), ("hour", "2026-09-21T14:00Z")):
+        found = reader.summaries(Filter(), [name])
+        assert found is not None
+        assert list(found[1]) == [(said,)]
+
+
+def test_too_many_groups_are_no_answer(reader: LedgerReader) -> None:
+    """Some of the groups would add up to something that is not the whole."""
+    assert reader.summaries(Filter(), ["team"], limit=2) is None
+
+
 @pytest.mark.parametrize("limit", [1, 7, 100])
 @pytest.mark.parametrize("wanted", [Filter(), Filter(team_id="team-2"), Filter(session_id="s5")], ids=str)
 def test_pages_join(reader: LedgerReader, wanted: Filter, limit: int) -> None:
