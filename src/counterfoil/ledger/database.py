@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 import apsw
+import msgspec
 
-from counterfoil.errors import ConfigError
+from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.ledger import sql
 
 Durability = Literal["fsync", "write"]
@@ -77,6 +78,15 @@ def open_reader(path: Path) -> apsw.Connection:
     connection.execute(f"PRAGMA mmap_size = {_MMAP_BYTES}")
     connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
     return connection
+
+
+@contextlib.contextmanager
+def readable() -> Generator[None]:
+    """Whatever is wrong with the database, or with what was read from it, as :class:`GatewayFault`."""
+    try:
+        yield
+    except (apsw.Error, msgspec.MsgspecError, ValueError) as error:
+        raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
 
 
 def wait_briefly(connection: apsw.Connection) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import apsw
 import msgspec
 from msgspec import Struct
 
-from counterfoil.errors import CallerFault, GatewayFault
+from counterfoil.errors import CallerFault
 from counterfoil.folder import DataFolder
-from counterfoil.ledger import database
+from counterfoil.ledger.database import open_reader, readable
 from counterfoil.ledger.handover import PublicKeys
 from counterfoil.ledger.proof import Uncovered, prove, signer_of
 from counterfoil.ledger.query import LedgerReader, StoredRecord
@@ -42,19 +41,18 @@ class Evidence:
     def proof(self, stored: StoredRecord) -> dict[str, Any]:
         """The proof of ``stored``. Raises :class:`CallerFault` ``conflict`` when no checkpoint covers it yet."""
         try:
-            return prove(self._folder, stored)
+            with readable():
+                return prove(self._folder, stored)
         except Uncovered as error:
             message = "No checkpoint covers this record yet. A running gateway signs one every minute: ask again."
             raise CallerFault("conflict", message) from error
-        except apsw.Error as error:
-            raise _unreadable() from error
 
     def checkpoints(self, after: int | None = None, before: int | None = None, limit: int = 50) -> list[Shown]:
         """Checkpoints behind number ``after``, ascending; without it the newest (before ``before``), descending."""
         keys = PublicKeys.of(self._folder)
-        try:
+        with readable():
             LedgerReader.prepare(self._folder)
-            connection = database.open_reader(self._folder.ledger_db)
+            connection = open_reader(self._folder.ledger_db)
             try:
                 if after is not None:
                     rows = list(connection.execute(QUERIES["checkpoints_after"], (after, limit)))
@@ -63,15 +61,9 @@ class Evidence:
             finally:
                 connection.close()
             return [_shown(keys, *row) for row in rows]
-        except (apsw.Error, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise _unreadable() from error
 
 
 def _shown(keys: PublicKeys, number: int, statement: bytes, signature: bytes) -> Shown:
     said = msgspec.json.decode(statement, type=Statement)
     public_key = signer_of(keys, said.writer, said.last_sequence, statement, signature)
     return Shown(number, Witnessed(statement.decode(), signature.hex(), public_key), said)
-
-
-def _unreadable() -> GatewayFault:
-    return GatewayFault("ledger_unavailable", "The ledger cannot be read.")

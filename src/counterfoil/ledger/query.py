@@ -25,6 +25,7 @@ from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import bodies, database
 from counterfoil.ledger.bodies import Plains
+from counterfoil.ledger.database import readable
 from counterfoil.ledger.filters import (
     SEGMENT_BITS,
     Cursor,
@@ -176,78 +177,56 @@ class LedgerReader:
     def find(self, team_id: str | None, any_id: str) -> StoredRecord | None:
         """The record with this id: ours, or a provider's (then the newest). Only of ``team_id``, unless it is None."""
         value = ids.parse(any_id)
-        try:
+        with readable():
             connection = self._connection()
             if value is not None:
                 row = connection.execute(QUERIES["find_by_id"], (value.to_bytes(16, "big"), team_id)).get
             else:
                 row = self._native(connection, team_id, any_id)
             return None if row is None else self._stored(connection, row)
-        except (apsw.Error, ValueError) as error:
-            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
 
     def capture(self, stored: StoredRecord) -> Capture | None:
         """The bodies of a record, None when there are none (any more) or they cannot be opened."""
-        try:
+        with readable():
             sealed = self._connection().execute(QUERIES["body"], (stored.seq,)).get
-            if sealed is None:
-                return None
             value = ids.parse(stored.id) or 0
-            identity = value.to_bytes(16, "big")
-            plain = bodies.opened(
-                self._connection(), self._opener(), self._plains, stored.team_id, identity, stored.seq, sealed
-            )
-            return body.decode(plain)
-        except (BodyUnreadable, ValueError):
-            return None
-        except apsw.Error as error:
-            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
+            return self._opened(stored.team_id, value.to_bytes(16, "big"), stored.seq, sealed) if sealed else None
 
     def places_after(self, team_id: str, seq: int) -> tuple[int, array[int]]:
         """The newest place in the ledger, and the places behind ``seq`` of one team's records up to it, ascending."""
-        try:
+        with readable():
             connection = self._connection()
             last = connection.execute(QUERIES["last_seq"]).get
             name = "seqs_of_team_tail" if last - seq <= TAIL_ROWS else "seqs_of_team_after"
             rows = connection.execute(QUERIES[name], (team_id, seq)) if last > seq else ()
             return last, array("q", sorted(place for (place,) in rows if place <= last))
-        except apsw.Error as error:
-            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
 
     def id_at(self, seq: int) -> bytes | None:
         """The 16 bytes of the id of the record at a place."""
-        try:
+        with readable():
             return self._connection().execute(QUERIES["id_at"], (seq,)).get
-        except apsw.Error as error:
-            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
 
     def recorded(self, team_id: str, seq: int) -> Recorded | None:
         """What a record of ``team_id`` has of a recording; None when its bodies are not there or cannot be opened."""
-        try:
+        with readable():
             row = self._connection().execute(QUERIES["recorded"], (seq,)).get
             if row is None:
                 return None
             identity, created_at_ms, endpoint, provider, error_code, sealed = row
-            plain = bodies.opened(self._connection(), self._opener(), self._plains, team_id, identity, seq, sealed)
-            return Recorded(identity, created_at_ms, endpoint, provider, error_code, body.decode(plain))
-        except (BodyUnreadable, ValueError):
-            return None
-        except apsw.Error as error:
-            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
+            capture = self._opened(team_id, identity, seq, sealed)
+        return Recorded(identity, created_at_ms, endpoint, provider, error_code, capture) if capture else None
 
     def page(self, wanted: Filter, cursor: Cursor | None = None, limit: int = 50) -> Page:
         """Records of ``wanted``, newest first, from ``cursor`` on; at most :data:`PAGE_ROWS_MAX`."""
         limit = max(1, min(limit, PAGE_ROWS_MAX))
         if not storable(wanted):
             return Page([], None)
-        try:
+        with readable():
             connection = self._connection()
             rows = list(connection.execute(*listing(wanted, cursor, limit + 1)))
             records = [self._stored(connection, row[1:]) for row in rows[:limit]]
             more = Cursor(rows[limit - 1][0], rows[limit - 1][1]) if len(rows) > limit else None
             return Page(records, more)
-        except (apsw.Error, ValueError) as error:
-            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
 
     def each(self, wanted: Filter) -> Iterator[StoredRecord]:
         """Every record of ``wanted``, newest first, page by page; records that come meanwhile are not among them."""
@@ -268,12 +247,10 @@ class LedgerReader:
             return
         unpack, after = Unpacker().unpack, 0
         while True:
-            try:
+            with readable():
                 rows = list(self._connection().execute(*scan(wanted, after, SCAN_ROWS)))
                 for _, packed in rows:
                     yield unpack(packed)
-            except (apsw.Error, ValueError) as error:
-                raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
             if len(rows) < SCAN_ROWS:
                 return
             after = rows[-1][0]
@@ -285,10 +262,8 @@ class LedgerReader:
         """
         if not storable(wanted):
             return []
-        try:
+        with readable():
             rows = list(self._connection().execute(*identities(wanted, limit)))
-        except apsw.Error as error:
-            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
         found = [Identity(int.from_bytes(row[0], "big"), _state_now(row[1], row[2])) for row in rows]
         return sorted(found, key=lambda one: one.value)
 
@@ -296,15 +271,13 @@ class LedgerReader:
         """Every record in the order of commit; those that come meanwhile may be among them."""
         last = 0
         while True:
-            try:
+            with readable():
                 connection = self._connection()
                 rows = list(connection.execute(QUERIES["records_after"], (last, PAGE_ROWS_MAX)))
-            except apsw.Error as error:
-                raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
+                for row in rows:
+                    yield self._stored(connection, row)
             if not rows:
                 return
-            for row in rows:
-                yield self._stored(connection, row)
             last = rows[-1][0]
 
     def summary(self, wanted: Filter) -> Summary:
@@ -330,37 +303,29 @@ class LedgerReader:
     def _sums(self, wanted: Filter, by: Sequence[str] = ()) -> Iterator[tuple[Any, ...]]:
         if not storable(wanted):
             return
-        try:
+        with readable():
             yield from self._connection().execute(*sums(wanted, by))
-        except apsw.Error as error:
-            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
 
     def records(self) -> int:
         """How many records the ledger holds, without counting them: their numbers have no gap."""
-        try:
+        with readable():
             return self._connection().execute(QUERIES["last_seq"]).get
-        except apsw.Error as error:
-            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
 
     def last_checkpoint_ms(self) -> int | None:
         """When the newest checkpoint was signed, Unix milliseconds; None in a ledger without any."""
-        try:
+        with readable():
             statement = self._connection().execute(QUERIES["newest_checkpoint"]).get
             return None if statement is None else msgspec.json.decode(statement, type=Statement).signed_at_ms
-        except (apsw.Error, msgspec.MsgspecError) as error:
-            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
 
     def stats(self) -> dict[str, int]:
         """Figures of the whole ledger: records, open_intents, bodies, erasures, checkpoints, unindexed, bytes.
 
         ``bytes`` is the database's size; its log, a fixed file beside it, is not counted.
         """
-        try:
+        with readable():
             connection = self._connection()
             records, stored, erasures, checkpoints, unindexed = connection.execute(QUERIES["stats"]).get
             size = connection.pragma("page_count") * connection.pragma("page_size")
-        except apsw.Error as error:
-            raise GatewayFault("ledger_unavailable", "The ledger cannot be read.") from error
         return {
             "records": records,
             "open_intents": count_open(self._folder.journal),
@@ -400,6 +365,14 @@ class LedgerReader:
             with self._lock:
                 self._open.append(connection)
         return connection
+
+    def _opened(self, team_id: str, identity: bytes, seq: int, sealed: bytes) -> Capture | None:
+        """The bodies that lie sealed at ``seq``, None when they cannot be opened."""
+        try:
+            connection = self._connection()
+            return body.decode(bodies.opened(connection, self._opener(), self._plains, team_id, identity, seq, sealed))
+        except (BodyUnreadable, ValueError):
+            return None
 
     def _opener(self) -> Opener:
         opener: Opener | None = getattr(self._local, "opener", None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import msgspec
 import pytest
 from msgspec import UNSET
@@ -278,6 +280,30 @@ def test_an_unreadable_ledger(tmp_path: Path, ask: str) -> None:
     with pytest.raises(GatewayFault) as caught:
         questions[ask]()
     assert caught.value.code == "gateway:ledger_unavailable"
+    reader.close()
+
+
+@pytest.mark.parametrize("ask", ["find", "page", "all", "canonical"])
+def test_a_damaged_record(tmp_path: Path, ask: str) -> None:
+    """A record that cannot be unpacked is a ledger that cannot be read, however it is asked for."""
+    folder = DataFolder.create(tmp_path / "data")
+
+    async def fill() -> None:
+        async with opened(folder) as ledger:
+            await ledger.settle(settlement(1))
+
+    asyncio.run(fill())
+    with contextlib.closing(apsw.Connection(str(folder.ledger_db))) as connection:
+        connection.execute("UPDATE generations SET record = x'ff00'")
+    reader = LedgerReader(folder)
+    questions = {
+        "find": lambda: reader.find(None, request_id(1)),
+        "page": lambda: reader.page(Filter()),
+        "all": lambda: list(reader.all()),
+        "canonical": lambda: list(reader.canonical(Filter())),
+    }
+    with pytest.raises(GatewayFault):
+        questions[ask]()
     reader.close()
 
 
