@@ -73,6 +73,18 @@ MINIMUMS = {
     ("groq", "whisper-large-v3"): {"input_audio_ms": 10_000, "audio_ms": 10_000},
     ("groq", "whisper-large-v3-turbo"): {"input_audio_ms": 10_000, "audio_ms": 10_000},
 }
+MAXIMUMS = {
+    # Up to Gemini 2.5 Google bills the prompt that was grounded, from Gemini 3 on each query:
+    # ai.google.dev/gemini-api/docs/google-search, pricing.
+    ("google", model): {"web_searches": 1}
+    for model in (
+        "gemini-2.0-flash",
+        "gemini-2.5-flash",
+        "gemini-2.5-flash-lite",
+        "gemini-2.5-flash-preview",
+        "gemini-2.5-pro",
+    )
+}
 ZERO_METERS = {
     # A web fetch costs nothing beside its tokens: platform.claude.com, documentation of the web fetch tool.
     "anthropic": ("web_fetches",),
@@ -86,6 +98,32 @@ TOOL_RATES = {
         for model in ("gpt-4o", "gpt-4o-2024-05-13", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-4o-search-preview")
     },
     ("openai", "gpt-5-search-api"): {"web_searches": ("10", 1_000)},
+    # A request's fee by how much is searched for it, and for Pro Search: docs.perplexity.ai, pricing. The list's own
+    # price is the highest of the first.
+    **{
+        ("perplexity", model): {
+            f"requests.{size}": (fee, 1_000) for size, fee in zip(("low", "medium", "high"), fees, strict=True)
+        }
+        for model, fees in (
+            ("sonar", ("5", "8", "12")),
+            ("sonar-reasoning", ("5", "8", "12")),
+            ("sonar-reasoning-pro", ("6", "10", "14")),
+        )
+    },
+    ("perplexity", "sonar-pro"): {
+        **{f"requests.{size}": (fee, 1_000) for size, fee in (("low", "6"), ("medium", "10"), ("high", "14"))},
+        **{f"requests.pro.{size}": (fee, 1_000) for size, fee in (("low", "14"), ("medium", "18"), ("high", "22"))},
+    },
+}
+PROVIDER_TOOLS = {
+    # Tools that run at xAI cost the same with every model: docs.x.ai/developers/pricing.
+    "x-ai": {
+        "web_searches": ("5", 1_000),
+        "social_searches": ("5", 1_000),
+        "code_executions": ("5", 1_000),
+        "file_searches": ("2.5", 1_000),
+        "attachment_searches": ("10", 1_000),
+    },
 }
 REGIONS = {
     # Inference kept in the United States costs a tenth more for tokens, from Opus 4.6 and Sonnet 4.6 on:
@@ -179,7 +217,7 @@ def _model(provider: str, model: types.ModelInfo) -> Model:
 def _kinds(model: types.ModelInfo) -> dict[str, Rate]:
     """Rates by the kind of search, as qualified meters: one call may make searches of several kinds."""
     return {
-        f"{METERS[key][0]}.{kind}": _rate(value, METERS[key][1], 0)
+        f"{METERS[key][0]}.{kind}": _rate(value, METERS[key][1])
         for variant in model.price_variants or ()
         for name, kind in [_only(variant.when)]
         if name == "search_type"
@@ -201,16 +239,17 @@ def _entry(
     when: tuple[str, str] | None = None,
     kinds: dict[str, Rate] | None = None,
 ) -> Entry:
-    minimums = MINIMUMS.get((provider, model), {})
+    minimums, maximums = MINIMUMS.get((provider, model), {}), MAXIMUMS.get((provider, model), {})
     rates = {
-        METERS[key][0]: _rate(value, METERS[key][1], minimums.get(METERS[key][0], 0))
+        METERS[key][0]: _rate(value, METERS[key][1], minimums.get(METERS[key][0], 0), maximums.get(METERS[key][0], 0))
         for key, value in vars(prices).items()
         if value is not None
     }
     if rates and when is None:
         rates.update(dict.fromkeys(ZERO_METERS.get(provider, ()), Rate(price=0, size=1)))
     if when is None:
-        for meter, (price, size) in TOOL_RATES.get((provider, model), {}).items():
+        tools = PROVIDER_TOOLS.get(provider, {}) if "output_tokens" in rates else {}
+        for meter, (price, size) in {**tools, **TOOL_RATES.get((provider, model), {})}.items():
             rates[meter] = Rate(*exact(price, size))
     rates.update(kinds or {})
     start, windows = None, ()
@@ -228,13 +267,13 @@ def _minute(time: dt.time) -> int:
     return time.hour * 60 + time.minute
 
 
-def _rate(value: Any, size: int, minimum: int) -> Rate:
+def _rate(value: Any, size: int, minimum: int = 0, maximum: int = 0) -> Rate:
     if not isinstance(value, types.TieredPrices):
         price, size = exact(str(value), size)
-        return Rate(price, size, minimum=minimum)
+        return Rate(price, size, minimum=minimum, maximum=maximum)
     price, base_size = exact(str(value.base), size)
     bands = tuple(Band(tier.start, *exact(str(tier.price), size)) for tier in value.tiers)
-    return Rate(price, base_size, bands, minimum=minimum)
+    return Rate(price, base_size, bands, minimum=minimum, maximum=maximum)
 
 
 _HEADS = {

@@ -116,7 +116,7 @@ def _direct(sheet: Sheet, usage: Usage, book: str, lines: list[Line]) -> int:
 
     Negative when only the thorough split can tell, which is rare; lines may then have been added in vain.
     """
-    if sheet.only_requests:
+    if sheet.only_requests or (sheet.timed and usage.meters and usage.total_tokens):
         return _UNDECIDED
     shapes = sheet.shapes
     weight = 0
@@ -230,11 +230,14 @@ def _line(slot: Slot, quantity: int, book: str, lines: list[Line]) -> int:
 
 
 def _lines(slot: Slot, quantity: int, book: str, lines: list[Line]) -> None:
-    """Add the lines of a slot with a minimum, included units or graduated steps, each at its own price."""
+    """Add the lines of a slot with a minimum, a maximum, included units or graduated steps, each at its own price."""
     meter, state, reason = slot.meter, slot.state, slot.reason
     if quantity < slot.minimum:
         reason = f"billed as the minimum of {slot.minimum}; {quantity} were used"
         quantity = slot.minimum
+    elif slot.maximum and quantity > slot.maximum:
+        reason = f"billed as {slot.maximum}, the most that a call is billed for; {quantity} were used"
+        quantity = slot.maximum
     for width, size, price, rule in slot.rungs:
         units = quantity if width is None or quantity < width else width
         amount = amount_nanos(units, size, price)
@@ -263,9 +266,11 @@ def _all_parts(sheet: Sheet, usage: Usage, meters: Mapping[str, int]) -> tuple[_
     """As :func:`_parts`, where something beside tokens was measured.
 
     Two meters of one side of a call measure the same content, so a side that some rate prices leaves no other meter of
-    it unpriced; tools and requests belong to no side and are never measured by anything else.
+    it unpriced; tools and requests belong to no side and are never measured by anything else. Sound that is billed by
+    its length is not billed by its tokens; where a list has no other price, the length is the whole bill.
     """
     exclusive = _exclusive(meters)
+    timed = sheet.timed and any(m.base(meter) in m.AUDIO_TIMES for meter, _ in exclusive)
     beside: _Parts = []
     sides: set[str] = set()
     for meter, quantity in exclusive:
@@ -275,9 +280,12 @@ def _all_parts(sheet: Sheet, usage: Usage, meters: Mapping[str, int]) -> tuple[_
             sides.add(slot.side)
     tokens: _Parts = []
     cut = False
-    if not sheet.only_requests:
-        if usage.prompt_tokens and not ("input" in sides and sheet.input.weight == UNPRICED):
-            cut = _input(sheet, usage.prompt_tokens, usage.prompt_tokens_details, tokens)
+    if not (sheet.only_requests or (timed and sheet.only_timed)):
+        prompt, details = usage.prompt_tokens, usage.prompt_tokens_details or _NO_COUNTS
+        if timed and m.INPUT_AUDIO not in sheet.priced:
+            prompt, details = _without_sound(prompt, details)
+        if prompt and not ("input" in sides and sheet.input.weight == UNPRICED):
+            cut = _input(sheet, prompt, details, tokens)
         if usage.completion_tokens and not ("output" in sides and sheet.output.weight == UNPRICED):
             cut |= _output(sheet, usage.completion_tokens, usage.completion_tokens_details, tokens)
         if len(beside) < len(exclusive):
@@ -285,8 +293,16 @@ def _all_parts(sheet: Sheet, usage: Usage, meters: Mapping[str, int]) -> tuple[_
             sides |= {slot.side for slot, _ in tokens if slot.weight != UNPRICED}
             beside += _uncovered(sheet, exclusive, sides, reported)
     tokens += beside
-    tokens += [(slot, 1) for slot in sheet.once if slot.meter != m.REQUESTS or not meters.get(m.REQUESTS)]
+    counted = any(m.base(meter) == m.REQUESTS for meter, _ in exclusive)
+    tokens += [(slot, 1) for slot in sheet.once if slot.meter != m.REQUESTS or not counted]
     return tokens, cut
+
+
+def _without_sound(prompt: int, details: Mapping[str, int]) -> tuple[int, Mapping[str, int]]:
+    """The input less the tokens of sound that no cache held."""
+    sound = min(max(0, details.get("audio_tokens", 0) - details.get("cached_audio_tokens", 0)), prompt)
+    rest = {name: tokens for name, tokens in details.items() if name != "audio_tokens"}
+    return prompt - sound, rest
 
 
 def _uncovered(
@@ -295,7 +311,7 @@ def _uncovered(
     """The meters without a rate that nothing else prices."""
     for meter, quantity in meters:
         slot = sheet.slot(meter)
-        if slot.state is not LineState.UNPRICED or meter == m.REQUESTS:
+        if slot.state is not LineState.UNPRICED or m.base(meter) == m.REQUESTS:
             continue
         side = slot.side
         if side and (side in covered or (meter == m.EMBEDDINGS and side in reported)):
@@ -318,7 +334,7 @@ def _exclusive(meters: Mapping[str, int]) -> list[tuple[str, int]]:
     return found
 
 
-def _input(sheet: Sheet, total: int, details: dict[str, int] | UnsetType, parts: _Parts) -> bool:
+def _input(sheet: Sheet, total: int, details: Mapping[str, int] | UnsetType, parts: _Parts) -> bool:
     """Add the input's parts; tell whether the details exceeded it."""
     split = m.split_input(total, details or _NO_COUNTS, sheet.own)
     _merge(sheet, split.cells, parts)

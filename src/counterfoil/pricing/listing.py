@@ -32,6 +32,7 @@ class ListedRate(Struct, frozen=True, omit_defaults=True, kw_only=True):
     above: int | None = None
     included: int = 0
     minimum: int = 0
+    maximum: int = 0
     steps: tuple[Band, ...] = ()
 
 
@@ -155,6 +156,7 @@ def _whole_text(rate: ListedRate) -> str:
     extras = [f"above {step.above:,}: {price_text(rate.meter, step.price, step.size)}" for step in rate.steps]
     extras += [f"{rate.included:,} included"] if rate.included else []
     extras += [f"at least {rate.minimum:,}"] if rate.minimum else []
+    extras += [f"at most {rate.maximum:,}"] if rate.maximum else []
     return f"{text} ({'; '.join(extras)})" if extras else text
 
 
@@ -170,6 +172,7 @@ def _rate(slot: Slot, above: int | None) -> ListedRate:
         above=above,
         included=slot.included,
         minimum=slot.minimum,
+        maximum=slot.maximum,
         steps=slot.steps,
     )
 

@@ -84,10 +84,13 @@ _INPUT_MEASURES = frozenset(
 )
 _OUTPUT_MEASURES = frozenset({"images", "output_audio_ms", "output_video_ms", "videos", "output_characters"})
 _TOOLS = frozenset(
-    {"web_searches", "web_fetches", "social_searches", "file_searches", "code_executions", "image_generations"}
+    {"web_searches", "web_fetches", "social_searches", "file_searches", "attachment_searches"}
+    | {"code_executions", "image_generations"}
 )
 KNOWN_METERS: Final = TOKEN_METERS | _INPUT_MEASURES | _OUTPUT_MEASURES | _TOOLS | {REQUESTS}
 """Every meter that has a meaning here. Others are billed too, when a list names them."""
+AUDIO_TIMES: Final = frozenset({"audio_ms", "input_audio_ms"})
+"""How long one listened: what it costs says what the sound costs, however many tokens it was cut into."""
 _PARENTS = {"input_audio_ms": "audio_ms", "output_audio_ms": "audio_ms", "annotated_pages": "pages"}
 
 

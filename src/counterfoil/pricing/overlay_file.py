@@ -401,7 +401,7 @@ def _rate(reader: _Reader, meter: str, unit: int, node: yaml.Node) -> Rate:
         _need_unit(reader, node, meter, unit)
         price, size = reader.dollars(node, unit)
         return Rate(price, size)
-    fields = reader.fields(node, ("price", "per", "above", "graduated", "included", "minimum"))
+    fields = reader.fields(node, ("price", "per", "above", "graduated", "included", "minimum", "maximum"))
     if "price" not in fields:
         reader.wrong(node, "a rate needs a price")
         return Rate(0)
@@ -420,6 +420,7 @@ def _rate(reader: _Reader, meter: str, unit: int, node: yaml.Node) -> Rate:
         graduated="graduated" in fields,
         included=reader.integer(fields["included"]) if "included" in fields else 0,
         minimum=reader.integer(fields["minimum"]) if "minimum" in fields else 0,
+        maximum=reader.integer(fields["maximum"]) if "maximum" in fields else 0,
     )
 
 

@@ -253,11 +253,9 @@ def _for_length(ruled: Ruled, above: int) -> Ruled:
     rate = ruled.rate
     if rate.graduated or not rate.bands:
         return ruled
-    base = Rate(rate.price, rate.size, (), False, rate.included, rate.minimum)
-    chosen = Ruled(base, ruled.rule, ruled.reason)
+    chosen = Ruled(rate.of(rate.price, rate.size), ruled.rule, ruled.reason)
     for band in rate.bands:
         if band.above <= above:
             stem, _, meter = ruled.rule.rpartition(":")
-            step = Rate(band.price, band.size, (), False, rate.included, rate.minimum)
-            chosen = Ruled(step, f"{stem}>{band.above}:{meter}", ruled.reason)
+            chosen = Ruled(rate.of(band.price, band.size), f"{stem}>{band.above}:{meter}", ruled.reason)
     return chosen

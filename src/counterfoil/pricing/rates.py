@@ -33,7 +33,7 @@ class Rate(Struct, frozen=True, omit_defaults=True):
 
     ``bands`` ascend. Without ``graduated`` a band reprices the whole call once its input tokens exceed ``above``; with
     it the band prices only the units of this meter above the threshold. The first ``included`` units of a call cost
-    nothing; fewer than ``minimum`` units are billed as ``minimum``.
+    nothing; fewer than ``minimum`` units are billed as ``minimum``, more than ``maximum`` as ``maximum``.
     """
 
     price: int
@@ -42,6 +42,11 @@ class Rate(Struct, frozen=True, omit_defaults=True):
     graduated: bool = False
     included: int = 0
     minimum: int = 0
+    maximum: int = 0  # none
+
+    def of(self, price: int, size: int, bands: tuple[Band, ...] = ()) -> Rate:
+        """Another price under the same conditions."""
+        return Rate(price, size, bands, self.graduated and bool(bands), self.included, self.minimum, self.maximum)
 
 
 class Window(Struct, frozen=True, omit_defaults=True):
@@ -126,7 +131,7 @@ def multiplied(rate: Rate, numerator: int, denominator: int) -> Rate:
     """``rate`` times a fraction, in every band, exactly."""
     price, size = times(rate.price, rate.size, numerator, denominator)
     bands = tuple(Band(band.above, *times(band.price, band.size, numerator, denominator)) for band in rate.bands)
-    return Rate(price, size, bands, rate.graduated, rate.included, rate.minimum)
+    return rate.of(price, size, bands)
 
 
 def exact(text: str, size: int) -> tuple[int, int]:

@@ -104,6 +104,7 @@ class Slot(NamedTuple):
     special: bool = False
     included: int = 0
     minimum: int = 0
+    maximum: int = 0
     steps: tuple[Band, ...] = ()
     rungs: tuple[Rung, ...] = ()
 
@@ -118,6 +119,7 @@ class Sheet:
         "input",
         "once",
         "only_requests",
+        "only_timed",
         "output",
         "own",
         "priced",
@@ -125,6 +127,7 @@ class Sheet:
         "reported",
         "shapes",
         "slots",
+        "timed",
     )
 
     def __init__(
@@ -147,6 +150,8 @@ class Sheet:
         self.slots: dict[str, Slot] = {meter: _slot(meter, ruled) for meter, ruled in rules.items()}
         self.priced = frozenset(self.slots)
         self.only_requests = bool(self.priced) and self.priced <= {m.REQUESTS}
+        self.timed = not self.priced.isdisjoint(m.AUDIO_TIMES)
+        self.only_timed = self.timed and self.priced <= m.AUDIO_TIMES
         for cell in (*m.INPUT_CELLS, *m.OUTPUT_CELLS):
             if cell not in self.slots:
                 self.slots[cell] = self._stand_in(cell, rules)
@@ -226,7 +231,7 @@ def _slot(meter: str, ruled: Ruled) -> Slot:
     if ruled.reason is not None:
         state, reason, weight = LineState.FALLBACK, ruled.reason, PRICED | FELL_BACK
     steps = rate.bands if rate.graduated else ()
-    special = bool(rate.included or rate.minimum or steps)
+    special = bool(rate.included or rate.minimum or rate.maximum or steps)
     return Slot(
         meter,
         rate.price,
@@ -239,6 +244,7 @@ def _slot(meter: str, ruled: Ruled) -> Slot:
         special=special,
         included=rate.included,
         minimum=rate.minimum,
+        maximum=rate.maximum,
         steps=steps,
         rungs=tuple(_rungs(rate, ruled.rule)) if special else (),
     )

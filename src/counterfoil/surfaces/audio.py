@@ -146,7 +146,7 @@ class TranscriptionMeter(StreamMeter):
 
     def event(self, name: bytes, data: bytes) -> Verdict:
         """One event."""
-        if data == b"[DONE]":
+        if data.strip() == b"[DONE]":
             return PASS
         body = mapping(parse(data))
         if body.get("error") or name == b"error" or body.get("type") == "error":

@@ -28,6 +28,7 @@ from counterfoil.wire.json_object import JsonObject, read, tail_object
 
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"(\w+)"')
 _SEARCHES = re.compile(r"(?:^|/)gpt-[\w.-]*-search-(preview|api)")
+_PRO_SEARCH = re.compile(rb'"search_type"\s*:\s*"pro"')
 _ASK = b'"stream_options":{"include_usage":true},'
 _OUTPUT_NAMES = (
     "content",
@@ -122,7 +123,7 @@ class ChatMeter(StreamMeter):
 
     def event(self, name: bytes, data: bytes) -> Verdict:
         """One chunk, ``[DONE]``, or an error."""
-        if data == b"[DONE]":
+        if data.strip() == b"[DONE]":
             self._reading.complete = True
             return END
         body = mapping(parse(data))
@@ -148,7 +149,7 @@ class ChatMeter(StreamMeter):
         if not self.output_seen:
             self.output_seen = has_output(choice)
         if not self._cites:
-            self._cites = _cites(mapping(choice.get("delta") or choice.get("message")).get("annotations"))
+            self._cites = any(_cites(said.get("annotations")) for said in _said(choice))
 
     def long(self, head: bytes, tail: bytes) -> Verdict:
         """A chunk too long to hold (an image): how it ended and its usage stand at its end."""
@@ -180,6 +181,8 @@ class ChatMeter(StreamMeter):
             if self._cites or (found and (self._usage or self.output_seen)):
                 meter = "web_searches.preview" if found and found[1] == "preview" else "web_searches"
                 reading.usage = metering.unseen(reading.usage, {meter: 1})
+        if self._call.stream and "search_context_size" in self._usage and _PRO_SEARCH.search(self._call.body):
+            reading.usage = metering.pro_search(reading.usage)
 
 
 def _cites(annotations: object) -> bool:
@@ -191,8 +194,16 @@ def has_output(choice: dict[str, Any]) -> bool:
     """Whether a choice (of a chunk or of a whole answer) holds generated output; a role alone is none."""
     if choice.get("text"):
         return True
-    delta = mapping(choice.get("delta") or choice.get("message"))
-    for name in _OUTPUT_NAMES:  # noqa: SIM110  in the head of every stream, and twice as fast as any()
-        if delta.get(name):
-            return True
+    for said in _said(choice):
+        for name in _OUTPUT_NAMES:  # twice as fast as any(), and in the head of every stream
+            if said.get(name):
+                return True
     return False
+
+
+def _said(choice: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """What a choice says: in a chunk its delta, in an answer its message; Perplexity's have both, one of them empty."""
+    delta, message = choice.get("delta"), choice.get("message")
+    if message is None:
+        return (mapping(delta),)
+    return (mapping(message), mapping(delta))

@@ -6,6 +6,7 @@ of the type that was asked for or nothing, so that no answer, however odd, can b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -48,6 +49,18 @@ def text(value: object) -> str | None:
     if isinstance(value, str) and 0 < len(value) <= TEXT_MAX and value.isprintable():
         return value
     return None
+
+
+def enum(value: object, names: Sequence[str]) -> str | None:
+    """The name of an enumeration's value, as text or as its number; numbers without one of ``names`` stay numbers.
+
+    Zero is every enumeration's *unspecified*, which says nothing (proto3).
+    """
+    if type(value) is not int:
+        return text(value)
+    if 0 < value < len(names):
+        return names[value]
+    return str(value) if 0 < value <= COUNT_MAX else None
 
 
 def count(value: object) -> int | None:

@@ -9,7 +9,11 @@ frame on every frame waits until the next with output comes or the stream ends (
 A ``key`` in the query is where Google's own clients once put it. Keys of ours are taken from headers only, so it is no
 way to ask; but whatever stands there is a secret, and goes neither upstream nor into the record.
 
-Source: Gemini API reference (GenerateContentResponse, UsageMetadata), read 2026-11.
+Clients generated from Google's own definitions ask for ``$alt=json;enum-encoding=int``: then every enumeration is a
+number. Only the first finish reasons have the same numbers at AI Studio and at Vertex; others are kept as numbers.
+
+Source: Gemini API reference (GenerateContentResponse, UsageMetadata), read 2026-11; the numbers: googleapis,
+``generativelanguage/v1beta/generative_service.proto`` and ``aiplatform/v1beta1/prediction_service.proto``.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from counterfoil.surfaces import metering
 from counterfoil.surfaces.base import Call, Meter, Outgoing, Request
 from counterfoil.surfaces.calls import checked_model, identifier, json_body, refused_call, tags_of
 from counterfoil.surfaces.families import EVENT_STREAM, GoogleSurface
-from counterfoil.surfaces.foreign import UNREADABLE, mapping, parse, sequence, text
+from counterfoil.surfaces.foreign import UNREADABLE, enum, mapping, parse, sequence, text
 from counterfoil.surfaces.stream import LAST, MORE, PASS, StreamMeter, Verdict, telling
 from counterfoil.wire.json_array import ArrayCutter
 from counterfoil.wire.json_object import tail_object
@@ -37,7 +41,13 @@ from counterfoil.wire.sse import fields
 METHODS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents", "countTokens")
 
 _PATH = re.compile(rf"/(v1|v1beta|v1beta1)/(models|tunedModels)/(.+):({'|'.join(METHODS)})\Z", re.DOTALL)
+_NAMES = ("responseId", "modelVersion")
+_NAMED = re.compile(rb'"(responseId|modelVersion)"\s*:\s*"([^"\\]+)"')
+_FINISH = re.compile(rb'"finishReason"\s*:\s*("\w+"|\d+)')
 _SEARCH = re.compile(rb'"google_?[sS]earch')
+_FINISHES = ("", "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER")
+_BLOCKS = ("", "SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT")
+_TRAFFIC = ("", "ON_DEMAND", "PROVISIONED_THROUGHPUT")
 _WHOLE_PART = ("functionCall", "inlineData", "executableCode", "codeExecutionResult", "fileData")
 
 
@@ -168,16 +178,12 @@ class GeminiMeter(StreamMeter):
     def _read(self, body: dict[str, Any]) -> bool:
         """Keep what one part says; whether it holds output."""
         reading = self._reading
-        self.note(body, "responseId", "modelVersion")
-        usage = mapping(body.get("usageMetadata"))
-        if self.merge_usage(usage):
-            traffic = text(usage.get("trafficType"))
-            tier = text(usage.get("serviceTier")) or (traffic if traffic != "ON_DEMAND" else None)
-            reading.service_tier = tier or reading.service_tier
+        self.note(body, *_NAMES)
+        self._use(mapping(body.get("usageMetadata")))
         output = False
         for entry in sequence(body.get("candidates")):
             candidate = mapping(entry)
-            finish = text(candidate.get("finishReason"))
+            finish = enum(candidate.get("finishReason"), _FINISHES)
             if finish:
                 reading.finish_reason = finish
                 reading.complete = True
@@ -185,23 +191,33 @@ class GeminiMeter(StreamMeter):
             output = output or any(_has_output(mapping(part)) for part in parts)
             grounding = mapping(candidate.get("groundingMetadata"))
             self._searches += sum(bool(query) for query in sequence(grounding.get("webSearchQueries")))
-        blocked = text(mapping(body.get("promptFeedback")).get("blockReason"))
+        blocked = enum(mapping(body.get("promptFeedback")).get("blockReason"), _BLOCKS)
         if blocked:
             reading.finish_reason = blocked
             reading.complete = True
         self.output_seen = self.output_seen or output
         return output
 
+    def _use(self, usage: dict[str, Any]) -> None:
+        """Keep the newest usage and the tier that it names."""
+        if self.merge_usage(usage):
+            traffic = enum(usage.get("trafficType"), _TRAFFIC)
+            tier = text(usage.get("serviceTier")) or (traffic if traffic != "ON_DEMAND" else None)
+            self._reading.service_tier = tier or self._reading.service_tier
+
     def long(self, head: bytes, tail: bytes) -> Verdict:
         """A part too long to hold (an image): how it ended and its usage stand at its end."""
         self.output_seen = True
         self._unread = True
-        self.merge_usage(parse(tail_object(tail, b"usageMetadata")))
-        found = re.search(rb'"finishReason"\s*:\s*"(\w+)"', tail)
+        self._use(mapping(parse(tail_object(tail, b"usageMetadata"))))
+        self.note(
+            {name.decode(): value.decode("utf-8", "replace") for name, value in _NAMED.findall(head + tail)}, *_NAMES
+        )
+        found = _FINISH.search(tail)
         if found is None:
             return PASS
         more = self._reading.complete
-        self._reading.finish_reason = found[1].decode()
+        self._reading.finish_reason = enum(parse(found[1]), _FINISHES)
         self._reading.complete = True
         self.endings += 1
         return MORE if more else LAST

@@ -8,11 +8,13 @@ OpenAI                  ``cached_tokens`` inside the prompt, ``reasoning_tokens`
 xAI                     reasoning *beside* ``completion_tokens``: seen when total = prompt + completion + reasoning
 Perplexity              ``reasoning_tokens`` and ``citation_tokens`` at the top level, both beside the completion
 Gemini, OpenAI's way    thoughts in the total alone: what it has beyond prompt and completion is reasoning
+Vercel                  Gemini's thoughts in neither the completion nor the total; seen where they exceed the completion
 Anthropic               ``cache_read_input_tokens`` and ``cache_creation_input_tokens`` beside ``input_tokens``;
                         ``iterations`` beside all of them, save those of type ``message``, which are inside
 Bedrock                 the same in camel case
 DeepSeek                ``prompt_cache_hit_tokens`` inside the prompt; Moonshot ``cached_tokens``, Mistral
                         ``num_cached_tokens``
+Mistral, sound          its tokens beside ``prompt_tokens``: named in the details, or what the total has beyond the rest
 Gemini                  tool-use prompt beside ``promptTokenCount``, thoughts beside ``candidatesTokenCount``, cached
                         content inside the prompt
 Cohere                  what is billed stands in ``billed_units``, else in ``tokens``
@@ -35,7 +37,7 @@ from msgspec import UNSET
 
 from counterfoil.record.money import NANOS_PER_DOLLAR
 from counterfoil.record.usage import ABSENT, Usage, UsageSource
-from counterfoil.surfaces.foreign import COUNT_MAX, count, decimal, mapping, sequence, text
+from counterfoil.surfaces.foreign import COUNT_MAX, count, decimal, enum, mapping, sequence, text
 
 TICKS_PER_NANO = 10
 COSTS = frozenset({"cost", "cost_in_usd_ticks", "estimated_cost"})
@@ -51,6 +53,8 @@ _MODALITIES = {
     "VIDEO": "video_tokens",
     "DOCUMENT": "image_tokens",  # pages are read, and billed, as images
 }
+_MODALITY_NUMBERS = ("", "TEXT", "IMAGE", "VIDEO", "AUDIO", "DOCUMENT")
+"""The same as ``$alt=json;enum-encoding=int`` writes them (googleapis, content.proto)."""
 
 # What each dialect calls the same count. One pass over a usage object sorts its counts by these tables.
 _COUNTS = {
@@ -112,9 +116,10 @@ _TOOLS = {
     "web_fetch_requests": "web_fetches",
     "x_search_calls": "social_searches",
     "file_search_calls": "file_searches",
-    "document_search_calls": "file_searches",
+    "document_search_calls": "attachment_searches",  # xAI: in files sent along, at a price of its own
     "code_interpreter_calls": "code_executions",
 }
+_CONTEXT_SIZES = ("low", "medium", "high")
 _INVOCATIONS = {"search_web": "web_searches", "fetch_url": "web_fetches"}
 _SECONDS = {
     "prompt_audio_seconds": "input_audio_ms",
@@ -235,10 +240,12 @@ def long_usage_of(usage: dict[str, Any], meters: dict[str, int] | None = None) -
     found = _Sorted(usage)
     counts = found.counts
     prompt = _prompt(found, inside="prompt_tokens" in usage or "input_tokens_details" in usage)
-    completion = _completion(found, prompt)
+    if prompt is not None and "total" in counts:
+        prompt += _sound_beside(found, prompt)
+    completion = _completion(found, prompt, apart="market_cost" in usage)
     if prompt is None and completion is None:
         prompt = counts.get("total")
-    own = _meters(found, meters)
+    own = _meters(found, _with_request(usage, meters))
     if prompt is None and completion is None and found.honest:
         return _only_meters(own)
     return _usage(prompt or 0, completion or 0, found.input, found.output, own, honest=found.honest)
@@ -333,8 +340,20 @@ def _beside(counts: dict[str, int], prompt: int, cached: int, *, inside: bool) -
     return rest == cached if rest in (0, cached) else not inside
 
 
-def _completion(found: _Sorted, prompt: int | None) -> int | None:
-    """All output, reasoning that stands beside it included."""
+def _sound_beside(found: _Sorted, prompt: int) -> int:
+    """The tokens of sound that ``prompt`` leaves out and the total holds (Mistral)."""
+    counts, details = found.counts, found.input
+    rest = counts["total"] - prompt - counts.get("completion", counts.get("output", 0))
+    if 0 < rest == details.get("audio_tokens"):
+        return rest
+    if 0 < rest <= COUNT_MAX and "input_audio_ms" in found.meters and "audio_tokens" not in details:
+        details["audio_tokens"] = rest
+        return rest
+    return 0
+
+
+def _completion(found: _Sorted, prompt: int | None, *, apart: bool) -> int | None:
+    """All output, reasoning that stands beside it included; ``apart`` from it and from the total where it is larger."""
     counts, details = found.counts, found.output
     completion = counts.get("completion", counts.get("output"))
     total = counts.get("total")
@@ -347,7 +366,9 @@ def _completion(found: _Sorted, prompt: int | None) -> int | None:
     if reasoning is None and "reasoning_beside" in counts:
         reasoning = details["reasoning_tokens"] = counts["reasoning_beside"]
     counted = (prompt or 0) + completion  # a total of just this says that reasoning is inside (OpenRouter rounds it up)
-    if reasoning and (beside or total == counted + reasoning or (reasoning > completion and total != counted)):
+    if reasoning and (
+        beside or total == counted + reasoning or (reasoning > completion and (apart or total != counted))
+    ):
         completion += reasoning
     citations = counts.get("citations")
     if reasoning is None and citations is None and total is not None and "completion" in counts and found.honest:
@@ -401,6 +422,12 @@ def _add(whole: dict[str, Any], part: dict[str, Any]) -> None:
         elif name in _OBJECTS:
             inner = whole[name] = dict(mapping(whole.get(name)))
             _add(inner, mapping(value))
+
+
+def _with_request(usage: dict[str, Any], meters: dict[str, int] | None) -> dict[str, int] | None:
+    """``meters`` and the request itself where its price depends on how much was searched for it (Perplexity)."""
+    size = usage.get("search_context_size")
+    return {**(meters or {}), f"requests.{size}": 1} if size in _CONTEXT_SIZES else meters
 
 
 def _meters(found: _Sorted, meters: dict[str, int] | None) -> dict[str, int] | None:
@@ -476,7 +503,7 @@ def gemini_usage_of(body: object, meters: dict[str, int] | None = None) -> Usage
 
 def _modalities(entries: object, prefix: str, found: dict[str, int]) -> None:
     for entry in sequence(entries):
-        detail = _MODALITIES.get(str(mapping(entry).get("modality")))
+        detail = _MODALITIES.get(enum(mapping(entry).get("modality"), _MODALITY_NUMBERS) or "")
         tokens = count(mapping(entry).get("tokenCount"))
         if detail is not None and tokens is not None:
             found[prefix + detail] = found.get(prefix + detail, 0) + tokens
@@ -497,6 +524,14 @@ def unseen(usage: Usage, meters: dict[str, int]) -> Usage:
         source=UsageSource.PARTIAL,
         estimated=tuple(missing),
     )
+
+
+def pro_search(usage: Usage) -> Usage:
+    """The same usage of a request that was searched for in several steps, which has its own price (Perplexity)."""
+    meters = {
+        name.replace("requests.", "requests.pro.", 1): quantity for name, quantity in (usage.meters or {}).items()
+    }
+    return msgspec.structs.replace(usage, meters=meters or UNSET)
 
 
 def partial(usage: Usage) -> Usage:

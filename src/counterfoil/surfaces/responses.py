@@ -80,7 +80,7 @@ class ResponsesMeter(StreamMeter):
 
     def event(self, name: bytes, data: bytes) -> Verdict:
         """One event."""
-        if data == b"[DONE]":
+        if data.strip() == b"[DONE]":
             return PASS
         body = mapping(parse(data))
         kind = body.get("type") or name.decode("latin-1")
@@ -155,6 +155,8 @@ def _previews(answer: dict[str, Any]) -> bool:
 
 def _was_done(item: dict[str, Any]) -> bool:
     """Whether a search item was carried out; opening or reading a page that was found is not a search."""
+    if item.get("type") == "image_generation_call" and item.get("result"):
+        return True  # its status may stay at "generating" although the image is there
     action = mapping(item.get("action")).get("type", "search")
     return action == "search" and item.get("status", "completed") == "completed"
 

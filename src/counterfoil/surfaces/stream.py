@@ -48,6 +48,7 @@ _LESSONS = 16
 """Templates are learned so many times a stream; where every frame differs, trying on is wasted."""
 
 _CLOSED = (b"}\n\n", b"}\r\n\r\n")
+_EVENTS = (b"data:", b"event:")
 _NULLS = (b":null", b": null")
 
 
@@ -158,6 +159,9 @@ class StreamMeter:
             found = complaint_of(status, body)
             self._reading.error_code = code_of(found.status or status, found.word)
             self._reading.error_message = found.text()
+        elif body.startswith(_EVENTS) and (frames := Cutter().push(body.rstrip() + b"\n\n")):
+            for frame in frames:  # a stream that calls itself JSON
+                self._judge(frame.raw, frame.head)
         else:
             self.body(parse(body))
 

@@ -281,6 +281,64 @@ def test_an_operator_can_say_whose_list_holds(make_book: Callable[[str], PriceBo
         assert (charge.nanos, charge.state) == (2_500_000, CostState.EXACT)
 
 
+@pytest.mark.parametrize(
+    ("model", "meter", "nanos"),
+    [
+        ("sonar", "requests.low", 5_000_000),
+        ("sonar-pro", "requests.medium", 10_000_000),
+        ("sonar-pro", "requests.pro.high", 22_000_000),
+        ("sonar-reasoning-pro", "requests.high", 14_000_000),
+        ("sonar", "requests.pro.low", 12_000_000),
+    ],
+)
+def test_a_request_costs_by_how_much_was_searched(
+    model: str, meter: str, nanos: int, book: PriceBook, make_usage: MakeUsage
+) -> None:
+    """The fee of Perplexity's requests is that of the search that was made, once; unlisted kinds cost the dearest."""
+    charge = book.price("perplexity", model, make_usage(0, 0, meters={meter: 1}), NOON)
+    assert [(line.meter, line.amount_nanos) for line in charge.lines] == [(meter, nanos)]
+    untold = book.price("perplexity", model, make_usage(10), NOON)
+    assert [line.meter for line in untold.lines] == ["input_tokens", "requests"]
+    elsewhere = book.price("openai", "gpt-4o", make_usage(10, meters={meter: 1}), NOON)
+    assert [line.meter for line in elsewhere.lines] == ["input_tokens"]
+
+
+def test_a_grounded_prompt_is_billed_once_before_gemini_3(book: PriceBook, make_usage: MakeUsage) -> None:
+    """However many queries Gemini 2.5 made for a prompt, Google bills the prompt; from Gemini 3 on each query."""
+    used = make_usage(10, 5, meters={"web_searches": 4})
+    [line] = [line for line in book.price("google", "gemini-2.5-flash", used, NOON).lines if "search" in line.meter]
+    assert (line.quantity, line.amount_nanos, line.state) == (1, 35_000_000, LineState.PRICED)
+    assert "4 were used" in str(line.reason)
+    [line] = [line for line in book.price("google", "gemini-3.5-flash", used, NOON).lines if "search" in line.meter]
+    assert (line.quantity, line.amount_nanos) == (4, 56_000_000)
+
+
+def test_xai_bills_its_tools_by_the_call(book: PriceBook, make_usage: MakeUsage) -> None:
+    """Searches, code and files have a price for every model that runs them; it is the whole of what xAI says."""
+    meters = {"web_searches": 2, "social_searches": 1, "code_executions": 1, "file_searches": 1}
+    used = make_usage(1000, 100, meters={**meters, "attachment_searches": 1})
+    charge = book.price("x-ai", "grok-4.3", used, NOON)
+    assert charge.nanos == 1_250_000 + 250_000 + 10_000_000 + 5_000_000 + 5_000_000 + 2_500_000 + 10_000_000
+    assert charge.state is CostState.EXACT
+
+
+def test_sound_is_billed_by_its_length_or_by_its_tokens_but_once(book: PriceBook, make_usage: MakeUsage) -> None:
+    """A price by the minute leaves the tokens of sound alone, and every token where the list has no other price."""
+    used = make_usage(384, 20, inside={"audio_tokens": 375, "cached_tokens": 0}, meters={"input_audio_ms": 60_000})
+    charge = book.price("mistral", "voxtral-small-latest", used, NOON)
+    assert [(line.meter, line.quantity, line.amount_nanos) for line in charge.lines] == [
+        ("input_tokens", 9, 900),
+        ("output_tokens", 20, 6000),
+        ("input_audio_ms", 60_000, 4_000_000),
+    ]
+    assert charge.state is CostState.EXACT
+    transcribed = book.price("mistral", "voxtral-mini-latest", used, NOON)
+    assert [(line.meter, line.amount_nanos) for line in transcribed.lines] == [("input_audio_ms", 3_000_000)]
+    assert transcribed.state is CostState.EXACT
+    unheard = book.price("mistral", "voxtral-mini-latest", make_usage(384, 20), NOON)
+    assert unheard.state is CostState.UNKNOWN
+
+
 def test_contradictory_details_are_cut_to_the_total(book: PriceBook, make_usage: MakeUsage) -> None:
     """More cached tokens than input tokens cannot be; the lines add up to the input, and the state is estimated."""
     charge = book.price("openai", "gpt-4o", make_usage(50, inside={"cached_tokens": 80}), NOON)

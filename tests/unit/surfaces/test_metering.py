@@ -237,6 +237,57 @@ USAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"prompt_tokens": 9, "completion_tokens": 5, "num_cached_tokens": 6, "prompt_audio_seconds": 2},
         {"p": 9, "c": 5, "i.cached_tokens": 6, "m.input_audio_ms": 2000},
     ),
+    "mistral-sound-beside": (
+        {
+            "prompt_audio_seconds": 3,
+            "prompt_tokens": 9,
+            "completion_tokens": 20,
+            "total_tokens": 404,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 375},
+        },
+        {"p": 384, "c": 20, "i.audio_tokens": 375, "m.input_audio_ms": 3000},
+    ),
+    "mistral-sound-in-the-total-alone": (
+        {"prompt_audio_seconds": 100, "prompt_tokens": 4, "completion_tokens": 20, "total_tokens": 1274},
+        {"p": 1254, "c": 20, "i.audio_tokens": 1250, "m.input_audio_ms": 100_000},
+    ),
+    "sound-inside": (
+        {
+            "prompt_tokens": 400,
+            "completion_tokens": 20,
+            "total_tokens": 420,
+            "prompt_tokens_details": {"audio_tokens": 375},
+        },
+        {"p": 400, "c": 20, "i.audio_tokens": 375},
+    ),
+    "vercel-thoughts-apart": (
+        {
+            "prompt_tokens": 9,
+            "completion_tokens": 2,
+            "total_tokens": 11,
+            "market_cost": 0.00007,
+            "completion_tokens_details": {"reasoning_tokens": 25},
+        },
+        {"p": 9, "c": 27, "o.reasoning_tokens": 25},
+    ),
+    "vercel-reasoning-inside": (
+        {
+            "prompt_tokens": 9,
+            "completion_tokens": 100,
+            "total_tokens": 109,
+            "market_cost": 0.001,
+            "completion_tokens_details": {"reasoning_tokens": 64},
+        },
+        {"p": 9, "c": 100, "o.reasoning_tokens": 64},
+    ),
+    "xai-attached-files": (
+        {
+            "input_tokens": 5,
+            "output_tokens": 5,
+            "server_side_tool_usage_details": {"file_search_calls": 2, "document_search_calls": 1},
+        },
+        {"p": 5, "c": 5, "m.file_searches": 2, "m.attachment_searches": 1},
+    ),
     "xai": (
         {
             "prompt_tokens": 10,
