@@ -7,6 +7,7 @@ which order it starts and stops.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import itertools
 import os
 import random
@@ -196,17 +197,32 @@ def price_book(config: Config, folder: DataFolder) -> PriceBook:
     """The book this gateway prices with, stored in the folder before any record refers to it."""
     if config.prices_book is not None:
         return books.load(folder.books, config.prices_book)
-    overlay = read_overlay(config.prices_file) if config.prices_file is not None else NO_OVERLAY
-    # Whose prices a provider charges becomes part of the book, so that a record and its book are all a price needs.
-    serves = {name: Serves(one.prices) for name, one in config.providers.items() if one.prices not in ("", name)}
-    overlay = msgspec.structs.replace(overlay, providers=serves | overlay.providers)
-    book = PriceBook.build(books.bundled_catalog(), overlay)
+    book = make_book(config)
     for name, one in config.providers.items():
         book.lists.provider(one.prices or name)  # decoded now, which takes milliseconds, and not during its first call
     try:
         books.store(folder.books, book)
     except OSError as error:
         raise ConfigError(f"The price book cannot be stored in {folder.books} ({error.strerror}).") from error
+    return book
+
+
+def make_book(config: Config) -> PriceBook:
+    """The newest catalogue under the operator's own prices. Raises :class:`ConfigError` for those that cannot be used.
+
+    A provider whose ``prices`` name nobody that has any would leave every one of its calls without a price.
+    """
+    overlay = read_overlay(config.prices_file) if config.prices_file is not None else NO_OVERLAY
+    # Whose prices a provider charges becomes part of the book, so that a record and its book are all a price needs.
+    serves = {name: Serves(one.prices) for name, one in config.providers.items() if one.prices not in ("", name)}
+    overlay = msgspec.structs.replace(overlay, providers=serves | overlay.providers)
+    book = PriceBook.build(books.bundled_catalog(), overlay)
+    own = {price.provider for price in overlay.prices}
+    for name, served in overlay.providers.items():
+        if served.prices not in book.lists.names and served.prices not in own and not any("*" in one for one in own):
+            near = difflib.get_close_matches(served.prices, book.lists.names, 1)
+            hint = f"; did you mean {near[0]}?" if near else "; `counterfoil prices show` lists those there are"
+            raise ConfigError(f"providers.{name}.prices: there is no price list of {served.prices!r}{hint}")
     return book
 
 

@@ -263,6 +263,16 @@ def test_config_check_says_what_it_amounts_to(shell: Shell) -> None:
         assert "canary" not in printed
 
 
+def test_config_check_reads_the_price_file_too(shell: Shell) -> None:
+    """What would keep the gateway from starting is found before it is started."""
+    (shell.folder / "c.yaml").write_text("prices_file: prices.yaml\n")
+    (shell.folder / "prices.yaml").write_text("prices:\n  - {model: m, rates: {input_tokens: dear}}\n")
+    for command in (["config", "check", "c.yaml"], ["doctor", "--config", "c.yaml"]):
+        done = shell.run(*command)
+        assert done.returncode == 1
+        assert "prices.yaml:2" in done.stdout + done.stderr
+
+
 def test_config_schema_is_the_published_one(shell: Shell) -> None:
     """The command prints the file in the documents."""
     published = Path(__file__).parents[2] / "docs/counterfoil.schema.json"
@@ -323,7 +333,7 @@ def test_reading_commands_ask_a_gateway(url: tuple[str, str], shell: Shell) -> N
 def test_a_gateways_refusal_is_one_line(url: tuple[str, str]) -> None:
     """What the gateway says no with reaches the user; the key does not."""
     address, key = url
-    with pytest.raises(ConfigError, match=r"refused: 401 unauthorised, malformed_key$") as caught:
+    with pytest.raises(ConfigError, match=r"refused the key: This is not a Counterfoil API key; ") as caught:
         Remote(address, key[:-1] + "!").get("/v1/teams")
     assert key[:-1] not in str(caught.value)
     with pytest.raises(ConfigError, match="refused: 404"):

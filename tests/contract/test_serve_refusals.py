@@ -103,3 +103,15 @@ def test_prices_that_cannot_be_read_are_refused(workers: str, tmp_path: Path) ->
     (tmp_path / "prices.yaml").write_text("prices:\n  - {model: m, rates: {input_tokens: dear}}\n")
     done = serve(tmp_path, "--data", str(tmp_path / "data"), "--workers", workers, config="prices_file: prices.yaml\n")
     told(done, "prices.yaml:2", "not dear")
+
+
+def test_a_host_that_is_none_is_named(tmp_path: Path) -> None:
+    """It is the address that is wrong, and no port that is in use."""
+    told(serve(tmp_path, "--data", str(tmp_path / "data"), "--host", "no such host"), "no such host", "--host")
+
+
+def test_prices_of_nobody_are_refused(tmp_path: Path) -> None:
+    """Otherwise every call of that provider would be without a price, and nothing would say why."""
+    config = "providers:\n  local: {type: openai, base_url: 'http://127.0.0.1:1/v1', api_key: none, prices: opnai}\n"
+    done = serve(tmp_path, "--data", str(tmp_path / "data"), config=config)
+    told(done, "providers.local.prices", "did you mean openai?")

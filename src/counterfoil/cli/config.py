@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from counterfoil.cli import output
 from counterfoil.cli.where import AsJson
+from counterfoil.compose import make_book
 from counterfoil.config import Config, load
 from counterfoil.config.schema import document
 
@@ -25,7 +26,10 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Read the configuration as `serve` would and say what it amounts to, or where its first mistake is."""
-    found = _summary(load(file, os.environ, {}))
+    config = load(file, os.environ, {})
+    if config.prices_book is None:
+        make_book(config)  # reads the price file, and finds every list that prices name
+    found = _summary(config)
     if as_json:
         output.json(found)
         return

@@ -32,6 +32,7 @@ from counterfoil import __version__, config
 from counterfoil.cli import output
 from counterfoil.cli.remote import Remote
 from counterfoil.cli.where import LOCAL, AsJson, Source
+from counterfoil.compose import make_book
 from counterfoil.config import Config
 from counterfoil.errors import ConfigError, Fault
 from counterfoil.folder import FORMAT_VERSION, DataFolder
@@ -165,9 +166,11 @@ def clock(now_ms: int) -> Finding:
 
 
 def configuration(path: Path | None, environ: Mapping[str, str]) -> tuple[Config | None, Finding]:
-    """The configuration can be read, down to every variable in it."""
+    """The configuration can be read, down to every variable in it, and its prices too."""
     try:
         settings = config.load(path, environ, {})
+        if settings.prices_book is None:
+            make_book(settings)
     except ConfigError as error:
         return None, Finding("configuration", State.PROBLEM, str(error))
     if not settings.providers:

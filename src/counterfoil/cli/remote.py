@@ -12,6 +12,8 @@ import msgspec
 
 from counterfoil import __version__
 from counterfoil.errors import ConfigError
+from counterfoil.tenancy.keys import KeyReason
+from counterfoil.tenancy.principal import KeyRefused
 
 TIMEOUT_SECONDS: Final = 60.0
 ANSWER_BYTES_MAX: Final = 256 << 20
@@ -119,6 +121,8 @@ class Remote:
         except (msgspec.DecodeError, msgspec.ValidationError):
             value = {}
         said = [str(value[name]) for name in ("error", "reason", "message") if value.get(name)]
+        if value.get("reason") in set(KeyReason):
+            return f"The gateway at {self._url} refused the key: {KeyRefused(KeyReason(value['reason'])).message}"
         return f"The gateway at {self._url} refused: {answer.status} {', '.join(said)}".rstrip(" ,")
 
 

@@ -33,6 +33,11 @@ def check(config: Config, fitter: Fitter) -> Config:
         raise fault(fitter.where("server"), "server", "tls_cert and tls_key go together; give both or neither")
     for index, network in enumerate(config.byok.allow_private):
         _network(network, f"byok.allow_private[{index}]", fitter)
+    for index, proxy in enumerate(config.server.trusted_proxies):
+        if proxy != "*":  # any other text would be compared with the peer's address, and never be it
+            _network(
+                proxy, f"server.trusted_proxies[{index}]", fitter, "an address or a network, such as 10.1.0.0/16, or *"
+            )
     if config.ledger.checkpoint_url is not None:
         _address(config.ledger.checkpoint_url, "ledger.checkpoint_url", fitter, hint="ledger.checkpoint_token")
     _key(config.ledger.checkpoint_token, "ledger.checkpoint_token", fitter)
@@ -85,11 +90,11 @@ def _address(url: str, path: str, fitter: Fitter, *, credentials: bool = False, 
         raise fault(fitter.where(path), path, f"the address may not hold a user name; put the key in {hint}")
 
 
-def _network(text: str, path: str, fitter: Fitter) -> None:
+def _network(text: str, path: str, fitter: Fitter, expected: str = "a network such as 10.1.0.0/16 or fd00::/8") -> None:
     try:
         ipaddress.ip_network(text)
     except ValueError as error:
-        raise fault(fitter.where(path), path, "expected a network such as 10.1.0.0/16 or fd00::/8") from error
+        raise fault(fitter.where(path), path, f"expected {expected}") from error
 
 
 def _headers(headers: dict[str, str], path: str, fitter: Fitter) -> None:

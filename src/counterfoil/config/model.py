@@ -17,6 +17,9 @@ KIB = 1 << 10
 
 DEFAULT_DATA: Final = Path("counterfoil-data")
 
+TARGET: Final = "^[^/]+/.+$"
+POINTER: Final = "^/[^,]*$"
+
 ProviderType = Literal["openai", "anthropic", "google"]
 CaptureLevel = Literal["full", "metadata", "off"]
 
@@ -88,7 +91,7 @@ class ProviderConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class TargetConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """One place an alias may lead to. Written in full or as the bare `provider/model`."""
 
-    target: Annotated[str, Meta(description="provider/model.", pattern="^[^/]+/.+$")]
+    target: Annotated[str, Meta(description="provider/model.", pattern=TARGET)]
     weight: Annotated[int, Meta(ge=0, le=1_000_000, description="Its share among weighted targets.")] = 1
 
 
@@ -142,7 +145,7 @@ class PlaybackConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How recordings answer, where a request or its key asks for that."""
 
     ignore: Annotated[
-        list[Annotated[str, Meta(pattern="^/[^,]*$", max_length=256)]],
+        list[Annotated[str, Meta(pattern=POINTER, max_length=256)]],
         Meta(max_length=32, description="JSON pointers of the body that do not count in the match, e.g. [/user]."),
     ] = field(default_factory=list[str])
     speed: Annotated[

@@ -10,11 +10,12 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec.inspect as kinds
 from msgspec import Struct
 
+from counterfoil.config.model import POINTER, TARGET
 from counterfoil.config.tree import Branch, Leaf, Node, Origin, Sequence, expand, fault
 
 S = TypeVar("S", bound=Struct)
@@ -132,6 +133,13 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
 
 
+_FORMS: Final = {
+    TARGET: "provider/model, such as openai/gpt-4o-mini",
+    POINTER: "a JSON pointer, such as /user",
+}
+"""The patterns of the configuration in words."""
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """What to write instead of ``word``: the nearest known word, or all of them."""
     words = list(known)
@@ -193,7 +201,7 @@ def _expected(kind: kinds.Type) -> str:
     if isinstance(kind, kinds.LiteralType):
         return " or ".join(str(value) for value in kind.values)
     if isinstance(kind, kinds.StrType):
-        return f"a text of the form {kind.pattern}" if kind.pattern else "a text"
+        return _FORMS.get(kind.pattern, f"a text of the form {kind.pattern}") if kind.pattern else "a text"
     return "a path"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 
@@ -15,10 +16,17 @@ def listen(settings: Config) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        place = f"{settings.host}:{settings.port}"
-        raise ConfigError(
-            f"Cannot listen on {place}: {error.strerror or error}. Stop what uses it, or choose another with --port."
-        ) from error
+        # Python says again what it tried, behind the system's words.
+        said = (error.strerror or str(error)).partition(" (while attempting")[0]
+        raise ConfigError(f"Cannot listen on {settings.host}:{settings.port}: {said}. {_advice(error)}") from error
+
+
+def _advice(error: OSError) -> str:
+    if error.errno is None or error.errno < 0 or error.errno == errno.EADDRNOTAVAIL:  # below 0: no such name
+        return "Give an address of this machine with --host, such as 127.0.0.1, or 0.0.0.0 for every one."
+    if error.errno == errno.EACCES:
+        return "Ports below 1024 need a right of their own; choose another with --port."
+    return "Stop what uses it, or choose another with --port."
 
 
 def announce(settings: Config, listener: socket.socket) -> None:

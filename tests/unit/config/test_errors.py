@@ -154,8 +154,18 @@ MISTAKES = [
     ),
     pytest.param(
         GOOD + "models:\n  fast: gpt-4o\n",
-        "c.yaml:4: models.fast.targets[0].target: expected a text of the form",
+        "c.yaml:4: models.fast.targets[0].target: expected provider/model, such as openai/gpt-4o-mini, got 'gpt-4o'",
         id="bare model",
+    ),
+    pytest.param(
+        "playback:\n  ignore: [user]\n",
+        "c.yaml:2: playback.ignore[0]: expected a JSON pointer, such as /user",
+        id="pointer",
+    ),
+    pytest.param(
+        "server:\n  trusted_proxies: [127.0.0.1, the-proxy]\n",
+        "c.yaml:2: server.trusted_proxies[1]: expected an address or a network",
+        id="no proxy",
     ),
     pytest.param(
         GOOD + "models:\n  fast: []\n", "c.yaml:4: models.fast.targets: expected at least 1 entries", id="no targets"
