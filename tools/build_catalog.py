@@ -85,6 +85,12 @@ MAXIMUMS = {
         "gemini-2.5-pro",
     )
 }
+ALIASES = {
+    # What the Bedrock Mantle endpoint calls them, where Bedrock's own names end in a version:
+    # docs.aws.amazon.com/bedrock, supported models.
+    ("aws", "openai.gpt-oss-20b-1:0"): ("openai.gpt-oss-20b",),
+    ("aws", "openai.gpt-oss-120b-1:0"): ("openai.gpt-oss-120b",),
+}
 ZERO_METERS = {
     # A web fetch costs nothing beside its tokens: platform.claude.com, documentation of the web fetch tool.
     "anthropic": ("web_fetches",),
@@ -198,7 +204,7 @@ def _model(provider: str, model: types.ModelInfo) -> Model:
     empty = not any(entry.rates for entry in entries)
     return Model(
         id=model.id,
-        match=_clause(model.match),
+        match=_named(_clause(model.match), ALIASES.get((provider, model.id), ())),
         name=model.name,
         context_tokens=model.context_window,
         deprecated=bool(model.deprecated),
@@ -293,6 +299,10 @@ def _clause(clause: Any) -> list[Any]:
         return ["~", clause.regex]
     head, attribute = _HEADS[type(clause)]
     return [head, getattr(clause, attribute).lower()]
+
+
+def _named(clause: list[Any], aliases: tuple[str, ...]) -> list[Any]:
+    return ["|", clause, *(["=", alias] for alias in aliases)] if aliases else clause
 
 
 def _check_units() -> None:

@@ -65,18 +65,35 @@ class Lists:
         found = self.provider(name)
         return [] if found is None else [model.id for model in found.models if not model.deprecated]
 
+    def routed(self, provider: str, model: str) -> tuple[str, str]:
+        """The list of the one among a router's providers that the model's name picks, and the name without it.
+
+        Hugging Face's router takes ``org/model:groq``; its providers' lists are named ``huggingface_groq`` and so on.
+        Anything else comes back as it is: which provider the router picks by itself is not in the answer.
+        """
+        name, _, picked = model.rpartition(":")
+        route = f"{provider}_{picked}"
+        return (route, name) if name and route in self.catalog.providers else (provider, model)
+
     def find(self, provider: str, model: str) -> tuple[str, Model] | None:
         """The list that prices ``model`` at ``provider`` and its entry: the provider's own, else one it resells."""
         found = self._load(provider)
         if found is None:
             return None
-        if (hit := found[1].find(model)) is not None:
-            return provider, hit
-        for other in found[0].lists:
-            resold = self._load(other)
-            if resold is not None and (hit := resold[1].find(model)) is not None:
-                return other, hit
+        for name in (provider, *found[0].lists):
+            if (hit := self._hit(name, model)) is not None:
+                return name, hit
         return None
+
+    def _hit(self, name: str, model: str) -> Model | None:
+        """The entry of ``model`` in one list, also where its owner's name stands before it (``google/gemini-…``)."""
+        found = self._load(name)
+        if found is None:
+            return None
+        hit = found[1].find(model)
+        if hit is None and model.startswith(f"{name}/"):
+            hit = found[1].find(model[len(name) + 1 :])
+        return hit
 
     def _load(self, name: str) -> tuple[Provider, ModelIndex] | None:
         found = self._found.get(name)

@@ -179,7 +179,7 @@ def _rate(slot: Slot, above: int | None) -> ListedRate:
 
 def _entry(book: PriceBook, provider: str, model: str) -> Model | None:
     serves = book.overlay.providers.get(provider)
-    found = book.lists.find(serves.prices if serves else provider, model)
+    found = book.lists.find(*book.lists.routed(serves.prices if serves else provider, model))
     return found[1] if found else None
 
 

@@ -117,7 +117,8 @@ def _tier(served: str | None) -> str:
 
 
 def _from_catalog(draft: _Draft, lists: Lists, listed: str, query: Query, tier: str, region: str | None) -> None:
-    found = lists.find(listed, query.model)
+    listed, name = lists.routed(listed, query.model)
+    found = lists.find(listed, name)
     reasons: list[str] = []
     if found is None and query.native and query.native != query.model:
         found = lists.find(listed, query.native)

@@ -353,14 +353,48 @@ def test_contradictory_details_are_cut_to_the_total(book: PriceBook, make_usage:
         ("GPT-4O", "gpt-4o"),
         ("models/gemini-2.5-pro", "gemini-2.5-pro"),
         ("gpt-5.2-20251211", "gpt-5.2"),
+        ("google/gemini-2.5-pro", "gemini-2.5-pro"),
+        ("openai/gpt-4o-2024-08-06", "gpt-4o"),
     ],
-    ids=["dated", "upper case", "path", "compact date"],
+    ids=["dated", "upper case", "path", "compact date", "own name before it", "own name before a dated one"],
 )
 def test_a_model_goes_by_many_names(name: str, model: str, book: PriceBook, make_usage: MakeUsage) -> None:
     """Dated, differently cased and path-like names find the model they mean."""
     provider = "google" if "gemini" in name else "openai"
     used = make_usage(1000, 500)
     assert book.price(provider, name, used, NOON).nanos == book.price(provider, model, used, NOON).nanos > 0
+
+
+def test_a_router_charges_what_the_provider_that_it_was_told_charges(book: PriceBook, make_usage: MakeUsage) -> None:
+    """Hugging Face's ``model:provider`` has that provider's price; without one, or with a wish, nobody knows whose."""
+    used = make_usage(1000, 500)
+    told = book.price("huggingface", "openai/gpt-oss-120b:groq", used, NOON)
+    assert (told.nanos, told.state) == (
+        book.price("huggingface_groq", "openai/gpt-oss-120b", used, NOON).nanos,
+        "exact",
+    )
+    for name in ("openai/gpt-oss-120b", "openai/gpt-oss-120b:fastest", ":groq", "groq"):
+        assert book.price("huggingface", name, used, NOON).state is CostState.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("openai.gpt-oss-20b", "openai.gpt-oss-20b-1:0"),
+        (
+            "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-haiku-4-5-20251001-v1:0",
+            "us.anthropic.claude-haiku-4-5-20251001-v1:0",
+        ),
+        ("jp.anthropic.claude-haiku-4-5-20251001-v1:0", "us.anthropic.claude-haiku-4-5-20251001-v1:0"),
+    ],
+    ids=["without its version", "a profile's name in full", "another region"],
+)
+def test_bedrock_names_one_model_in_many_ways(name: str, model: str, book: PriceBook, make_usage: MakeUsage) -> None:
+    """Endpoints, profiles and regions have names of their own for one model and one price; *global* is cheaper."""
+    used = make_usage(1000, 500)
+    assert book.price("aws", name, used, NOON).nanos == book.price("aws", model, used, NOON).nanos > 0
+    worldwide = book.price("aws", "global.anthropic.claude-haiku-4-5-20251001-v1:0", used, NOON)
+    assert 0 < worldwide.nanos < book.price("aws", "us.anthropic.claude-haiku-4-5-20251001-v1:0", used, NOON).nanos
 
 
 def test_the_same_content_has_the_same_digest(catalog: bytes, book: PriceBook) -> None:
