@@ -251,15 +251,23 @@ def test_a_fallback_answers_when_the_first_target_is_down(gateway: Gateway, upst
 
 
 def test_a_fallback_follows_a_rate_limit_but_not_a_bad_request(gateway: Gateway, upstream: ScriptedUpstream) -> None:
-    """429 is the provider's and may be better elsewhere; 400 is the caller's and would only fail twice."""
+    """429 is the provider's and may be better elsewhere; 400 is the caller's and would only fail twice.
+
+    But for a 400 that refuses the operator's key, as Google's does.
+    """
     body = UNARY.replace(b"local/gpt-4o-mini", b"twice")
-    for status, attempts in ((429, 2), (400, 1)):
-        upstream.script = lambda seen, status=status: (
-            answer(b'{"error":{}}', status) if seen.json["model"] == "first" else answer(chat_answer())
+    key = b'{"error":{"code":400,"message":"API key not valid. Please pass another.","status":"INVALID_ARGUMENT"}}'
+    for status, error, codes in (
+        (429, b'{"error":{}}', ["upstream:rate_limited", None]),
+        (400, b'{"error":{}}', ["user:provider_rejected"]),
+        (400, key, ["upstream:unauthorized", None]),
+    ):
+        upstream.script = lambda seen, status=status, error=error: (
+            answer(error, status) if seen.json["model"] == "first" else answer(chat_answer())
         )
         reply = call(gateway, body)
-        assert reply.status == (200 if attempts == 2 else 400)
-        assert len(gateway.record(reply.generation_id)["attempts"]) == attempts
+        assert reply.status == (200 if len(codes) == 2 else 400)
+        assert [attempt["error_code"] for attempt in gateway.record(reply.generation_id)["attempts"]] == codes
 
 
 def test_a_failed_attempts_wait_is_no_time_of_ours(gateway: Gateway, upstream: ScriptedUpstream) -> None:

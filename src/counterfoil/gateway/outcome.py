@@ -16,7 +16,7 @@ def fault_in(relay: Relay) -> Fault | None:
         return relay.fault
     reading = relay.reading()
     if relay.status >= 300:
-        return fault_of(relay.status, without_echo(reading.error_message, relay.call.body))
+        return fault_of(relay.status, without_echo(reading.error_message, relay.call.body), reading.error_code)
     if reading.error_code is not None:
         branch, _, code = reading.error_code.partition(":")
         kind = UpstreamFault if branch == "upstream" else CallerFault

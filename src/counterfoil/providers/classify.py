@@ -21,10 +21,15 @@ _TABLE: dict[int, tuple[type[Fault], str, bool]] = {
 }
 
 
-def fault_of(status: int, message: str | None) -> Fault | None:
-    """The fault a provider's ``status`` stands for, or None for a success. ``message`` is its safe error text."""
+def fault_of(status: int, message: str | None, code: str | None = None) -> Fault | None:
+    """The fault a provider's ``status`` stands for, or None for a success. ``message`` is its safe error text.
+
+    ``code`` is what its body says was wrong, which counts where a status 400 hides that a credential was refused.
+    """
     if status < 300:
         return None
+    if status == 400 and code == "upstream:unauthorized":
+        return UpstreamFault("unauthorized", message, status=status, retryable=True)
     branch, code, retryable = _TABLE.get(
         status,
         (CallerFault, "provider_rejected", False) if 400 <= status < 500 else (UpstreamFault, "error", True),

@@ -51,7 +51,7 @@ def _settlement(one: Interaction, team_id: str, request_id: str) -> Settlement:
     capture = recording.capture
     surface, call = _called(one)
     reading = read(surface, call, capture)
-    fault = None if recording.success else fault_of(capture.response_status, reading.error_message)
+    fault = None if recording.success else fault_of(capture.response_status, reading.error_message, reading.error_code)
     now_ms = time.time_ns() // 1_000_000
     record = Record(
         created_at=timestamp(now_ms),

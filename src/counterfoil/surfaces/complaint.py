@@ -4,6 +4,10 @@ Error bodies come in the three protocols' shapes, in several home-made ones, as 
 as plain text. A record keeps the provider's own type or code and its message, cut to :data:`MESSAGE_MAX` characters,
 control characters and anything that looks like a credential removed. Of HTML nothing is kept: it says nothing about
 the call.
+
+A few providers answer a bad key, or an account without money, with status 400, as if the request were at fault (Google,
+xAI, Anthropic). Who holds the key must know, and another target may serve the call, so their messages are looked for
+(each provider's API reference on errors, read 2026-11).
 """
 
 from __future__ import annotations
@@ -25,6 +29,9 @@ _SECRET = re.compile(
 )
 _BLANKS = re.compile(r"\s+")
 _LIMITS = ("rate_limit", "resource_exhausted", "too_many_requests", "quota", "throttl")
+_REFUSED_KEYS = ("API key not valid", "API key expired", "Incorrect API key provided", "Your credit balance is too low")
+"""How the message of a status 400 begins that refuses the credential: Google's twice, xAI's, Anthropic's."""
+
 _OVERLOADS = ("overloaded", "unavailable", "capacity")
 
 
@@ -102,14 +109,14 @@ def _is_markup(body: bytes) -> bool:
     return body.lstrip()[:1] == b"<" or b"\x00" in body
 
 
-def code_of(status: int, word: str) -> str:
-    """The code of ours for an answer of ``status`` whose error calls itself ``word``."""
-    lower = word.lower()
+def code_of(status: int, found: Complaint) -> str:
+    """The code of ours for an answer of ``status`` with the error ``found``."""
+    lower = found.word.lower()
     if status == 429 or any(part in lower for part in _LIMITS):
         return "upstream:rate_limited"
     if status in (503, 529) or any(part in lower for part in _OVERLOADS):
         return "upstream:overloaded"
-    if status in (401, 403):
+    if status in (401, 402, 403) or (status == 400 and found.message.startswith(_REFUSED_KEYS)):
         return "upstream:unauthorized"
     if status in (408, 504):
         return "upstream:timeout"
@@ -118,5 +125,5 @@ def code_of(status: int, word: str) -> str:
 
 def stream_code_of(found: Complaint) -> str:
     """The code of ours for an error inside an answer that had begun."""
-    code = code_of(found.status or 0, found.word)
+    code = code_of(found.status or 0, found)
     return code if code in ("upstream:rate_limited", "upstream:overloaded") else "upstream:stream_error"

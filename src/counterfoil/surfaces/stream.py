@@ -157,7 +157,7 @@ class StreamMeter:
         self._reading.complete = True
         if status >= 400:
             found = complaint_of(status, body)
-            self._reading.error_code = code_of(found.status or status, found.word)
+            self._reading.error_code = code_of(found.status or status, found)
             self._reading.error_message = found.text()
         elif body.startswith(_EVENTS) and (frames := Cutter().push(body.rstrip() + b"\n\n")):
             for frame in frames:  # a stream that calls itself JSON
