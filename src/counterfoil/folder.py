@@ -178,7 +178,7 @@ class DataFolder:
     def end_exchange(self, name: str) -> None:
         """Put the new secret in the place of the old one, whole or not at all; durable on return."""
         (self.secrets / f"{name}.next").replace(self.secrets / name)
-        _sync(self.secrets)
+        sync(self.secrets)
 
     def keep_pepper(self) -> None:
         """Keep the pepper under its number, beside the one that will take its place. Again does no harm."""
@@ -197,11 +197,7 @@ class DataFolder:
             os.truncate(self._pepper(number), 0)
         else:
             self._pepper(number).unlink(missing_ok=True)
-        _sync(self.secrets)
-
-    def sync_secrets(self) -> None:
-        """Make the names of the secrets durable. Raises :class:`OSError`."""
-        _sync(self.secrets)
+        sync(self.secrets)
 
     def _read_optional(self, name: str) -> bytes | None:
         return self.own_secret(name) if (self.secrets / name).exists() else None
@@ -264,27 +260,46 @@ class DataFolder:
             )
 
 
-def _write_new(path: Path, data: bytes) -> None:
-    """Make ``path`` with ``data``, private, whole or not at all; an existing file wins and is left alone."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE_FILE)
+def replace_whole(path: Path, data: bytes) -> None:
+    """Put a private file of ``data`` in the place of ``path``, whole or not at all; durable on return.
+
+    Raises :class:`OSError`; then what was there is still there.
+    """
+    _draft(path, data).replace(path)
+    sync(path.parent)  # the name too must outlive the power
+
+
+def sync(path: Path) -> None:
+    """Return when a file's content, or a folder's names, outlive the power. Raises :class:`OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.write(descriptor, data)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Make ``path`` with ``data``, private, whole or not at all; an existing file wins and is left alone."""
+    draft = _draft(path, data)
     try:
         os.link(draft, path)
     except FileExistsError:
         pass
     finally:
         draft.unlink()
-    _sync(path.parent)  # the name too must outlive the power
+    sync(path.parent)
 
 
-def _sync(folder: Path) -> None:
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _draft(path: Path, data: bytes) -> Path:
+    """A private file of ``data`` beside ``path``, synced."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE_FILE)
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        with os.fdopen(descriptor, "wb") as file:  # which writes all of it: a disk that is nearly full takes a part
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    return draft

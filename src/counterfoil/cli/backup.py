@@ -23,7 +23,7 @@ from msgspec import Struct
 from counterfoil.cli import output
 from counterfoil.cli.where import HERE, AsJson, Place
 from counterfoil.errors import ConfigError
-from counterfoil.folder import DataFolder
+from counterfoil.folder import DataFolder, sync
 from counterfoil.ledger.database import wait_briefly
 from counterfoil.ledger.query import LedgerReader
 from counterfoil.record import words
@@ -89,7 +89,7 @@ def copy(folder: DataFolder, to: Path) -> Copied:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    _sync(to.parent)
+    sync(to.parent)
     return copied
 
 
@@ -105,7 +105,7 @@ def _copy_database(source: Path, target: Path) -> None:
     finally:
         new.close()
         old.close()
-    _sync(target)
+    sync(target)
 
 
 def _files(folder: DataFolder) -> Iterator[Path]:
@@ -119,15 +119,7 @@ def _files(folder: DataFolder) -> Iterator[Path]:
 
 def _copy_file(source: Path, target: Path) -> None:
     shutil.copy2(source, target)
-    _sync(target)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(target)
 
 
 def _copied(draft: Path, to: Path) -> Copied:

@@ -1,13 +1,12 @@
 """Price books on disk: each stored once under its digest, so every record's lines can be recomputed for ever.
 
-A book is written to a temporary name, synced, renamed and the folder synced, so a file with a digest for a name is
-whole. What is read is checked against that digest; a book that does not match is refused, never used.
+A file with a digest for a name is whole, or it is not there. What is read is checked against that digest; a book that
+does not match is refused, never used.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 import zstandard
 
 from counterfoil.errors import ConfigError
+from counterfoil.folder import replace_whole
 from counterfoil.pricing.book import PriceBook
 
 BOOK_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -35,21 +35,8 @@ def bundled_catalog() -> bytes:
 def store(folder: Path, book: PriceBook) -> Path:
     """Make ``book`` durable in ``folder``; storing it again changes nothing. Raises :class:`OSError`."""
     path = folder / (book.digest + _SUFFIX)
-    if path.exists():
-        return path
-    temporary = folder / f".{book.digest}.{os.getpid()}.tmp"
-    packed = zstandard.ZstdCompressor(level=9).compress(book.data)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(packed)
-        file.flush()
-        os.fsync(descriptor)
-    temporary.rename(path)
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    if not path.exists():
+        replace_whole(path, zstandard.ZstdCompressor(level=9).compress(book.data))
     return path
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from counterfoil.capture.seal import WRAP_PURPOSE, KeyRing
 from counterfoil.errors import ConfigError
-from counterfoil.folder import DataFolder
+from counterfoil.folder import DataFolder, replace_whole
 from counterfoil.ledger import database, handover
 from counterfoil.ledger.handover import End
 from counterfoil.ledger.intents import writer_numbers
@@ -88,16 +88,8 @@ def _signed_end(store: Store, signer: Signer) -> End:
 
 def _keep(folder: DataFolder, handovers: list[handover.Handover]) -> None:
     """Write the handovers, whole or not at all. Raises :class:`ConfigError`."""
-    draft = folder.handovers.with_name(".handovers.jsonl")
     lines = b"".join(msgspec.json.encode(one) + b"\n" for one in handovers)
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, lines)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        draft.replace(folder.handovers)
-        folder.sync_secrets()
+        replace_whole(folder.handovers, lines)
     except OSError as error:
         raise ConfigError(f"{folder.handovers} cannot be written ({error.strerror or error}).") from error

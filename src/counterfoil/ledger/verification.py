@@ -24,7 +24,7 @@ from msgspec import Struct
 
 import counterfoil
 from counterfoil.errors import CallerFault, GatewayFault
-from counterfoil.folder import DataFolder
+from counterfoil.folder import DataFolder, replace_whole
 
 SECONDS_MAX: Final = 6 * 3600.0
 """Half a billion records, all of them with their bodies; what takes longer is better done on a copy."""
@@ -180,13 +180,7 @@ class Verifications:
         return descriptor
 
     def _keep(self, one: Verification) -> None:
-        draft = self._kept.with_name(".verification.json")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE)
-        try:
-            os.write(descriptor, msgspec.json.encode(one))
-        finally:
-            os.close(descriptor)
-        draft.replace(self._kept)
+        replace_whole(self._kept, msgspec.json.encode(one))
 
 
 def _read(began: Verification, status: int, said: bytes) -> Verification:

@@ -12,6 +12,7 @@ What is handed over is one line, JSON, of :class:`Witnessed`. To an address it g
 
 from __future__ import annotations
 
+import errno
 import http.client
 import logging
 import os
@@ -75,7 +76,9 @@ class FolderPlace:
             end = os.pread(descriptor, len(line) + 1, max(0, size - len(line) - 1))
             if end != line + b"\n":
                 torn = b"\n" if end and not end.endswith(b"\n") else b""
-                os.write(descriptor, torn + line + b"\n")
+                data = torn + line + b"\n"
+                if os.write(descriptor, data) != len(data):  # it is torn now: the next try begins a new line
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -14,6 +14,7 @@ from counterfoil.ledger import witness as witness_module
 from counterfoil.ledger.witness import AddressPlace, FolderPlace, Refused, Witness, places
 from emulators import sink
 from emulators.control import settlement
+from emulators.disks import nearly_full
 from emulators.ledgers import NOW_MS, opened, settle_all, verified
 from emulators.waiting import until, wait_until
 
@@ -54,6 +55,15 @@ def test_what_is_not_taken_is_tried_again(status: int) -> None:
         wait_until(lambda: not witness.waiting)
         assert taken.lines == [b"first", b"second"]
         witness.close()
+
+
+def test_a_line_that_a_folder_took_in_part_is_not_taken(tmp_path: Path) -> None:
+    """It is written once more, on a line of its own, when there is room."""
+    place = FolderPlace(tmp_path)
+    with nearly_full(10), pytest.raises(OSError, match="space"):
+        place.keep("w0", b"x" * 20)
+    place.keep("w0", b"x" * 20)
+    assert (tmp_path / "w0.jsonl").read_bytes() == b"x" * 10 + b"\n" + b"x" * 20 + b"\n"
 
 
 def test_an_address_that_is_away_is_tried_again() -> None:
