@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from counterfoil.capture.recording import playable
-from counterfoil.cli.cassette import from_content
+from counterfoil.cli.cassette import content_of
 from counterfoil.cli.remote import Remote
 from counterfoil.errors import ConfigError
 from counterfoil.gateway.playback import speed_of
-from counterfoil.ledger.recordings import NOBODY
-from counterfoil.record.record import CaptureState
 from counterfoil.replay import cassette, serving
 from counterfoil.replay.redact import Rules
 from counterfoil.tenancy.keys import KeyReason, parse
@@ -57,14 +55,8 @@ class Recorder:
 
     def write(self, path: Path) -> None:
         """Write what was recorded since this was made, the oldest first."""
-        found = [
-            cassette.of_record(
-                record, from_content(self._remote.get(f"/v1/generations/{record['request_id']}/content"))
-            )
-            for record in self._fresh()
-            if record["capture"]["state"] == CaptureState.STORED and record["provider"] != NOBODY
-        ]
-        whole = [one for one in found if playable(one.recording.capture, None)]
+        fresh = [cassette.of_record(record, partial(content_of, self._remote, record)) for record in self._fresh()]
+        whole = [one for one in fresh if one is not None]
         rules = Rules(tuple(self._options.get("redact_pointers", ())), tuple(self._options.get("redact_patterns", ())))
         ignored = canonical.pointers(",".join(self._options.get("ignore", ())))
         cassette.write(path, cassette.redacted(whole[::-1], rules, ignored))

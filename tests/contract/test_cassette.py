@@ -69,7 +69,8 @@ def gateway(start_gateway: StartGateway, cassette: Cassette) -> Iterator[Gateway
     """Give a gateway with a unary call, a stream and an error in its ledger."""
     running = start_gateway({"providers": providers(cassette.url)})
     cassette.play(Take(WHOLE))
-    running.request("POST", CHAT, asked("one", user="jane@example.com"), key=running.key())
+    beta = {"openai-beta": "assistants=v2"}
+    running.request("POST", CHAT, asked("one", user="jane@example.com"), key=running.key(), headers=beta)
     cassette.play(Take(frames("a", "ü"), content_type="text/event-stream; charset=utf-8", cut=37))
     running.request("POST", CHAT, asked("two", stream=True), key=running.key())
     cassette.play(Take(b'{"error":{"message":"slow down","type":"x"}}', status=429))
@@ -105,6 +106,7 @@ def test_an_export_holds_whole_answers_and_reads_like_a_diff(gateway: Gateway, t
     assert [line["endpoint"] for line in lines if "generation" in line] == [CHAT] * 3
     assert any(line.get("text") == ' "model": "gpt-4o-mini",\n' for line in lines)
     assert any("at_us" in line for line in lines)
+    assert [["openai-beta", "assistants=v2"]] in [line.get("fields") for line in lines]
     assert sum("data: " in line.get("text", "") for line in lines) >= 5
     assert remote.read_bytes() == path.read_bytes()
     assert b"cf_sk_" not in path.read_bytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import subprocess
@@ -13,7 +15,9 @@ import pytest
 
 from conftest import StartGateway, providers
 from counterfoil.folder import DataFolder
+from counterfoil.replay import cassette as cassettes
 from counterfoil.tenancy.admin import Admin
+from counterfoil.testing import Recorder
 from emulators.cassette import Cassette, Take
 from emulators.gateway import Gateway
 from emulators.waiting import STORY_S
@@ -154,6 +158,19 @@ def test_a_failed_test_leaves_its_cassette_alone(gateway: Gateway, cassette: Cas
     recorded = run(tmp_path, "--counterfoil-record", COUNTERFOIL_URL=gateway.url, COUNTERFOIL_KEY=gateway.key())
     assert recorded.returncode == 1
     assert not list(tmp_path.glob("**/*.jsonl"))
+
+
+def test_an_answer_that_broke_off_is_no_recording(gateway: Gateway, cassette: Cassette, tmp_path: Path) -> None:
+    """As in an export: only whole answers are in a cassette, a provider's errors among them."""
+    recorder = Recorder(gateway.url, gateway.key("broken"), {})
+    for take in (Take(ANSWER), Take(ANSWER, abort_after=9), Take(b'{"error":{"message":"no"}}', status=400)):
+        cassette.play(take)
+        body = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": f"{take.status}"}]}
+        with contextlib.suppress(http.client.IncompleteRead):
+            gateway.request("POST", "/v1/chat/completions", body, key=recorder.key)
+    recorder.write(tmp_path / "made.jsonl")
+    made = cassettes.read(tmp_path / "made.jsonl").interactions
+    assert [one.recording.capture.response_status for one in made] == [200, 400]
 
 
 def test_the_plugin_costs_other_test_runs_next_to_nothing() -> None:

@@ -34,7 +34,17 @@ SCHEMA: Final[dict[str, Any]] = {
             },
         }
         for name, said, more in (
-            ("request", "What the client sent.", {}),
+            (
+                "request",
+                "What the client sent.",
+                {
+                    "headers": {
+                        "type": "object",
+                        "additionalProperties": {"type": "string"},
+                        "description": "Those that change what the body means (anthropic-beta); absent without any.",
+                    }
+                },
+            ),
             (
                 "response",
                 "What the provider answered.",
@@ -72,7 +82,12 @@ def answer(capture: Capture, part: str | None) -> Response:
 
 
 def _request(capture: Capture) -> dict[str, Any]:
-    return {"content_type": capture.request_type, **_text(capture.request)}
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in capture.request_fields}
+    return {
+        **({"headers": headers} if headers else {}),
+        "content_type": capture.request_type,
+        **_text(capture.request),
+    }
 
 
 def _response(capture: Capture) -> dict[str, Any]:

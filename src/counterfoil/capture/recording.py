@@ -29,6 +29,7 @@ _BROKEN: Final = frozenset(
         "upstream:proxy_failed",
         "upstream:connection_reset",
         "upstream:idle_timeout",
+        "upstream:truncated",
         "upstream:invalid_response",
         "upstream:response_too_large",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ import msgspec
 from cyclopts import App, Parameter
 
 from counterfoil.capture.body import Capture
-from counterfoil.capture.recording import playable
 from counterfoil.cli import output, records
 from counterfoil.cli.records import ALL, Selection
 from counterfoil.cli.remote import Remote
@@ -21,8 +21,6 @@ from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.ledger.query import LedgerReader
-from counterfoil.ledger.recordings import NOBODY
-from counterfoil.record.record import CaptureState
 from counterfoil.replay import cassette, importing
 from counterfoil.replay.cassette import Interaction
 from counterfoil.replay.redact import Rules
@@ -100,19 +98,14 @@ def _found(source: Source, selection: Selection, limit: int) -> tuple[list[Inter
     with records.opened(source) as ledger, _bodies(source, remote) as captured:
         for row in records.every(ledger, selection):
             record = msgspec.json.decode(row)
-            capture = captured(record) if _original(record) else None
-            if capture is None or not playable(capture, record["error_code"]):
+            one = cassette.of_record(record, functools.partial(captured, record))
+            if one is None:
                 left += 1
                 continue
-            found.append(cassette.of_record(record, capture))
+            found.append(one)
             if len(found) == limit:
                 break
     return found[::-1], left
-
-
-def _original(record: dict[str, Any]) -> bool:
-    stored = record["capture"]["state"] == CaptureState.STORED
-    return stored and record["provider"] != NOBODY
 
 
 class _bodies:  # noqa: N801  a context manager is used like a function
@@ -131,14 +124,15 @@ class _bodies:  # noqa: N801  a context manager is used like a function
 
     def _of(self, record: dict[str, Any]) -> Capture | None:
         if self._remote is not None:
-            return from_content(self._remote.get(f"/v1/generations/{record['request_id']}/content"))
+            return content_of(self._remote, record)
         assert self._reader is not None  # noqa: S101  one of the two is there
         stored = self._reader.find(record["team_id"], record["request_id"])
         return None if stored is None else self._reader.capture(stored)
 
 
-def from_content(content: Any) -> Capture:
-    """The bodies in an answer of ``GET /v1/generations/{id}/content``. Raises :class:`ConfigError`."""
+def content_of(remote: Remote, record: dict[str, Any]) -> Capture:
+    """The bodies of a record, from the gateway that has it. Raises :class:`ConfigError`."""
+    content = remote.get(f"/v1/generations/{record['request_id']}/content")
     try:
         request, response = content["request"], content["response"]
         body = _bytes(response)
@@ -151,8 +145,11 @@ def from_content(content: Any) -> Capture:
             response["content_type"],
             response["status"],
             tuple(response.get("chunk_at_us") or ()),
+            tuple(
+                (name.encode("latin-1"), value.encode("latin-1")) for name, value in request.get("headers", {}).items()
+            ),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError("The gateway's answer holds no bodies that this version can read.") from error
 
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,8 +32,10 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from counterfoil.capture.body import Capture
-from counterfoil.capture.recording import Recording
+from counterfoil.capture.recording import Recording, playable
 from counterfoil.errors import ConfigError
+from counterfoil.ledger.recordings import NOBODY
+from counterfoil.record.record import CaptureState
 from counterfoil.replay.redact import Redactor, Rules
 from counterfoil.wire import canonical
 from counterfoil.wire.canonical import Pointer
@@ -279,7 +281,15 @@ def redacted(interactions: Iterable[Interaction], rules: Rules, ignored: tuple[P
     return Cassette(tuple(cleaned(one) for one in interactions), ignored, rules)
 
 
-def of_record(record: Any, capture: Capture) -> Interaction:
-    """The recording of a record (as JSON values) and its bodies."""
+def of_record(record: Any, captured: Callable[[], Capture | None]) -> Interaction | None:
+    """The recording that a record (as JSON values) and its bodies are.
+
+    None for one that was played itself, and where no whole answer was kept; ``captured`` gives the bodies, if any.
+    """
+    if record["capture"]["state"] != CaptureState.STORED or record["provider"] == NOBODY:
+        return None
+    capture = captured()
+    if capture is None or not playable(capture, record["error_code"]):
+        return None
     recording = Recording(record["request_id"], record["model_id"], capture, record["generation_ms"], record["success"])
     return Interaction(record["endpoint"], record["created_at"], recording)

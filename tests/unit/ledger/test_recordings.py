@@ -135,6 +135,7 @@ def test_turns_are_shared_by_workers(folder: DataFolder, reader: LedgerReader) -
     [
         pytest.param({"success": False, "error_code": "user:client_disconnected", "status_code": 499}, id="left"),
         pytest.param({"success": False, "error_code": "upstream:connection_reset", "status_code": 502}, id="reset"),
+        pytest.param({"success": False, "error_code": "upstream:truncated", "status_code": 200}, id="truncated"),
         pytest.param({"success": False, "error_code": "gateway:interrupted", "status_code": 502}, id="interrupted"),
         pytest.param({"provider": "none", "attempts": ()}, id="played or repeated"),
     ],
