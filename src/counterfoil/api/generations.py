@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 
 from counterfoil.api import answers, reading, view
 from counterfoil.api.filtering import cursor_text, filters, grouping, parse_cursor
+from counterfoil.api.lookup import unkept
 from counterfoil.api.parts import ControlParts
 from counterfoil.api.reading import Desk
 from counterfoil.errors import CallerFault
@@ -36,6 +37,7 @@ from counterfoil.ledger.query import (
 from counterfoil.record.charge import CostState
 from counterfoil.record.coverage import Sums
 from counterfoil.record.money import CURRENCY
+from counterfoil.tenancy.authority import Authority
 
 ERASE: Final = "generations:erase"
 THREADS: Final = 2
@@ -135,7 +137,11 @@ def _add_erasure(routes: APIRouter, parts: ControlParts, desk: Desk) -> None:
         def erased() -> bool | None:
             who = reading.principal(parts.directory, request)
             found = parts.reader.find(reading.team(who, team, ERASE), any_id)
-            return None if found is None else parts.erase(found.team_id, found.id)
+            if found is None:
+                return None
+            if unkept(found) is None:
+                parts.admin.note_erasure(found.team_id, found.id, by=Authority.of(who))
+            return parts.erase(found.team_id, found.id, f"requested with key {who.key_id}")
 
         done = await desk.run(erased)
         return answers.raw(answers.NOT_FOUND, 404) if done is None else answers.json({"ok": True, "erased": done})

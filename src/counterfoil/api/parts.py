@@ -83,15 +83,15 @@ class ControlParts:
 
     ``models`` gives what a principal's team may call, as OpenAI model objects (``id``, ``object``, ``owned_by`` and
     more). ``replayer`` is there when a gateway can run calls again, ``runs`` when many. ``evidence`` makes proofs,
-    ``verifications`` has the ledger verified. ``erase`` destroys the bodies of one generation (team id, request id) and
-    gives whether there were any.
+    ``verifications`` has the ledger verified. ``erase`` destroys the bodies of one generation (team id, request id,
+    why) and gives whether there were any.
     """
 
     reader: LedgerReader
     directory: Directory
     admin: Admin
     book: Callable[[], PriceBook]
-    erase: Callable[[str, str], bool]
+    erase: Callable[[str, str, str], bool]
     models: Callable[[Principal], list[dict[str, Any]]] = _no_models
     replayer: Replayer | None = None
     runs: Runs | None = None

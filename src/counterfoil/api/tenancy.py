@@ -20,7 +20,7 @@ from counterfoil.api import answers
 from counterfoil.api.auth import Guard, key_first
 from counterfoil.errors import CallerFault
 from counterfoil.record.record import CapturePolicy, PlaybackMode
-from counterfoil.tenancy.admin import GRACE_MS_MAX, UNSET, Admin, Unset
+from counterfoil.tenancy.admin import GRACE_MS_MAX, LIST_MAX, UNSET, Admin, Unset
 from counterfoil.tenancy.authority import Authority
 from counterfoil.tenancy.directory import Directory
 from counterfoil.tenancy.documents import NewKey, plain
@@ -307,9 +307,16 @@ def _add_teams(routes: APIRouter, admin: Admin, guard: Guard) -> None:
         return _shown(changed)
 
     @routes.get("/changes", tags=[*tags], response_model=Changes, summary="Who changed what")
-    def changes(team_id: TeamFilter = None, by: Authority = read) -> Response:
-        """The audit of teams, applications, keys and provider keys, the newest first."""
-        return _listed(admin.list_changes(team_id, by=by))
+    def changes(
+        team_id: TeamFilter = None,
+        before: Annotated[
+            int | None, Query(ge=1, le=(1 << 63) - 1, description="`number` of the last one seen.")
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=LIST_MAX)] = LIST_MAX,
+        by: Authority = read,
+    ) -> Response:
+        """The audit of teams, applications, keys, provider keys and erasures, the newest first."""
+        return _listed(admin.list_changes(team_id, before=before, limit=limit, by=by))
 
 
 def _add_apps(routes: APIRouter, admin: Admin, guard: Guard) -> None:

@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from rich.console import Console, RenderableType
 
 from counterfoil.api.generations import manifest, page_answer
-from counterfoil.cli import output, records, render, sums
+from counterfoil.cli import erasure, output, records, render, sums
 from counterfoil.cli import replay as rerun
 from counterfoil.cli.records import ALL, PAGE, Records, Selection
 from counterfoil.cli.where import LOCAL, AsJson, Source
@@ -26,8 +26,9 @@ from counterfoil.ledger.proof import prove
 from counterfoil.record import words
 from counterfoil.record.coverage import Sums
 
-app = App(name="generations", help="Records: list, show, follow, add up, export, replay, compare.")
+app = App(name="generations", help="Records: list, show, follow, add up, export, replay, compare, erase.")
 app.command(sums.summary)
+app.command(erasure.erase)
 app.command(rerun.replay)
 app.command(rerun.diff)
 

@@ -30,7 +30,7 @@ _COMMANDS: Final = (
     ("teams", "teams:app", "Teams: create, list, show, set, disable."),
     ("apps", "apps:app", "Applications of a team."),
     ("provider-keys", "provider_keys:app", "A team's own provider keys."),
-    ("generations", "generations:app", "Records: list, show, follow, add up, export, replay, compare."),
+    ("generations", "generations:app", "Records: list, show, follow, add up, export, replay, compare, erase."),
     ("replays", "replays:app", "Bulk runs: start, watch, cancel, resume, report, delete."),
     ("cassette", "cassette:app", "Recordings in a file: export, import."),
     ("playback", "playback:app", "Serve recordings with no gateway, provider or key."),

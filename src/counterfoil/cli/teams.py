@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
 from counterfoil.cli import output
 from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source, admin, listed
 from counterfoil.record.record import CapturePolicy
-from counterfoil.tenancy.admin import UNSET
+from counterfoil.tenancy.admin import LIST_MAX, UNSET, Admin
+from counterfoil.tenancy.documents import Change
 
 app = App(name="teams", help="Teams: create, list, show, set, disable.")
 
@@ -27,6 +29,8 @@ Guarded = Annotated[
         help="Bodies are read only with the scope generations:content.",
     ),
 ]
+_PLACE: Final = Number(gte=1)
+_LIMIT: Final = Number(gte=1, lte=LIST_MAX)
 _COLUMNS: Final = ("team_id", "name", "capture", "content_needs_scope", "disabled", "created_at")
 
 
@@ -107,12 +111,19 @@ def enable(team_id: TeamId, /, *, as_json: AsJson = False, place: Place = HERE) 
 def history(
     *,
     team: Annotated[str | None, Parameter(help="Only this team's.")] = None,
+    before: Annotated[int | None, Parameter(validator=_PLACE, help="Only those before this number.")] = None,
+    limit: Annotated[int, Parameter(validator=_LIMIT, help="At most so many, the newest.")] = LIST_MAX,
     as_json: AsJson = False,
     source: Source = LOCAL,
 ) -> None:
-    """Show who changed what, the newest first."""
-    rows = listed(source, "/v1/changes", lambda tenancy: tenancy.list_changes(team), {"team_id": team})
-    columns = ("at", "actor", "action", "team_id", "subject", "detail")
+    """Show who changed or erased what, the newest first."""
+    query = {"team_id": team, "before": before, "limit": limit}
+
+    def here(tenancy: Admin) -> list[Change]:
+        return tenancy.list_changes(team, before=before, limit=limit)
+
+    rows = listed(source, "/v1/changes", here, query)
+    columns = ("number", "at", "actor", "action", "team_id", "subject", "detail")
     output.listing(rows, columns, as_json=as_json, empty="Nothing was changed yet.")
 
 

@@ -220,11 +220,7 @@ class Ledger:
 
         Raises :class:`GatewayFault` ``ledger_unavailable`` when it cannot be done now.
         """
-        value = parse(request_id)
-        try:
-            return value is not None and self._eraser.erase(team_id, value.to_bytes(16, "big"), reason)
-        except apsw.Error as error:
-            raise GatewayFault("ledger_unavailable", "The bodies cannot be erased now.") from error
+        return self._eraser.erase_id(team_id, request_id, reason)
 
     async def close(self) -> None:
         """Commit what is queued, sign, and leave. The folder is complete without its log when this returns."""

@@ -20,11 +20,14 @@ from typing import Final
 import apsw
 
 from counterfoil.capture.seal import KeyRing, Opener, Sealer
+from counterfoil.errors import GatewayFault
+from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
 from counterfoil.ledger.bodies import Parting
 from counterfoil.ledger.signing import Signer
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
+from counterfoil.record.ids import parse
 
 SWEEP_PERIOD_S: Final = 600.0
 SWEEP_ROWS: Final = 500
@@ -50,6 +53,20 @@ class Eraser:
         self._now_ms = now_ms
         self._secret = secret
         self._entropy = entropy
+
+    @classmethod
+    def of(cls, folder: DataFolder, now_ms: Callable[[], int]) -> Eraser:
+        """One for a folder, whether or not a gateway runs on it."""
+        signer = Signer(folder.secret("signing"), now_ms)
+        return cls(folder.ledger_db, signer, now_ms, folder.sealing())
+
+    def erase_id(self, team_id: str, request_id: str, reason: str) -> bool:
+        """:meth:`erase` by an id in text. Raises :class:`GatewayFault` when it cannot be done now."""
+        value = parse(request_id)
+        try:
+            return value is not None and self.erase(team_id, value.to_bytes(16, "big"), reason)
+        except apsw.Error as error:
+            raise GatewayFault("ledger_unavailable", "The bodies cannot be erased now.") from error
 
     def erase(self, team_id: str, identity: bytes, reason: str) -> bool:
         """Destroy the bodies of the record ``identity`` of ``team_id``. False when it has none (any more)."""

@@ -359,13 +359,25 @@ class Admin:
 
     # Audit -----------------------------------------------------------------------------------------------------------
 
-    def list_changes(self, team_id: str | None = None, *, by: Authority = OPERATOR) -> list[Change]:
-        """Who changed what, the newest first, at most :data:`LIST_MAX`."""
+    def note_erasure(self, team_id: str, request_id: str, *, by: Authority = OPERATOR) -> None:
+        """A line of audit for bodies that are about to be erased, so that none goes without one."""
+        by.need("generations:erase")
+        if not by.sees(team_id):
+            raise CallerFault("not_found")
+        with self._store.change():
+            self._audit(by, "bodies.erase", team_id, request_id)
+
+    def list_changes(
+        self,
+        team_id: str | None = None,
+        *,
+        before: int | None = None,
+        limit: int = LIST_MAX,
+        by: Authority = OPERATOR,
+    ) -> list[Change]:
+        """Who changed what, the newest first, at most :data:`LIST_MAX`; with ``before`` those of a smaller number."""
         by.need("teams:read")
-        rows = self._store.rows(
-            queries.CHANGES,
-            (by.visible_team(team_id), LIST_MAX),
-        )
+        rows = self._store.rows(queries.CHANGES, (by.visible_team(team_id), before, min(limit, LIST_MAX)))
         return [
             Change(
                 number=row[0], at_ms=row[1], actor=row[2], action=row[3], team_id=row[4], subject=row[5], detail=row[6]

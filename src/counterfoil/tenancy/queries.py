@@ -74,6 +74,6 @@ REMOVE_PROVIDER_KEY: Final = "DELETE FROM provider_keys WHERE team_id = ? AND pr
 INSERT_CHANGE: Final = "INSERT INTO changes (at_ms, actor, action, team_id, subject, detail) VALUES (?, ?, ?, ?, ?, ?)"
 CHANGES: Final = """
 SELECT number, at_ms, actor, action, team_id, subject, detail FROM changes
-WHERE ?1 IS NULL OR team_id = ?1
-ORDER BY number DESC LIMIT ?2
+WHERE (?1 IS NULL OR team_id = ?1) AND (?2 IS NULL OR number < ?2)
+ORDER BY number DESC LIMIT ?3
 """

@@ -115,6 +115,7 @@ def test_a_key_of_one_team_stays_in_it(admin: Admin) -> None:
         lambda: admin.set_provider_key("globex", "openai", "sk-1", by=holder),
         lambda: admin.remove_provider_key("globex", "openai", by=holder),
         lambda: admin.list_provider_keys("globex", by=holder),
+        lambda: admin.note_erasure("globex", "gen_1", by=holder),
     ):
         with pytest.raises(CallerFault) as caught:
             attempt()
@@ -153,6 +154,7 @@ WRITES = {
     "show_key": (lambda admin, by: admin.show_key(admin.list_keys()[0].key_id, by=by), "keys:read"),
     "list_provider_keys": (lambda admin, by: admin.list_provider_keys(by=by), "teams:read"),
     "list_changes": (lambda admin, by: admin.list_changes(by=by), "teams:read"),
+    "note_erasure": (lambda admin, by: admin.note_erasure("acme", "gen_1", by=by), "generations:erase"),
 }
 
 
