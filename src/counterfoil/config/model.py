@@ -220,7 +220,9 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     trusted_proxies: Annotated[
         list[str], Meta(description="Addresses or networks whose forwarding headers are believed.")
     ] = field(default_factory=lambda: ["127.0.0.1"])
-    access_log: Annotated[bool, Meta(description="Write one line per request.")] = False
+    access_log: Annotated[bool, Meta(description="Write one line per request: who, what and the status, no query.")] = (
+        False
+    )
     tls_cert: Annotated[Path | None, Meta(description="Serve HTTPS with this certificate chain (PEM).")] = None
     tls_key: Annotated[Path | None, Meta(description="The certificate's private key (PEM).")] = None
     shutdown_seconds: Annotated[Seconds, Meta(description="How long calls in flight may still run after SIGTERM.")] = 30

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
 from msgspec import UNSET, UnsetType
 
@@ -111,6 +112,8 @@ class Exchange:
         if self.disconnected:
             return
         self.started = True
+        if self._protocol.access_log:
+            self._log(status)
         self._write(
             b"".join(
                 (STATUS_LINES[status], *fields, b"content-length: %d\r\n" % len(body), self._closing(), CRLF, body)
@@ -127,6 +130,8 @@ class Exchange:
         if self.disconnected:
             return
         self.started = True
+        if self._protocol.access_log:
+            self._log(status)
         if length is not None:
             framing = b"content-length: %d\r\n" % length
         elif self.http10:
@@ -170,11 +175,25 @@ class Exchange:
 
     # The client.
 
+    def connection_closed(self) -> None:
+        """The client has closed its connection."""
+        if not self.started and self._protocol.access_log:
+            self._log(499)
+        self.client_gone()
+
     def client_gone(self) -> None:
         """The connection is lost."""
         self.disconnected = True
         if self.listener is not None:
             self.listener.on_client_gone()
+
+    def _log(self, status: int) -> None:
+        """A line of the access log, as uvicorn writes it for the control plane; a query is in none."""
+        host, port = self._protocol.client or ("", 0)
+        path, version = quote(self.path, errors="replace"), "1.0" if self.http10 else "1.1"
+        self._protocol.access_logger.info(
+            '%s - "%s %s HTTP/%s" %d', f"{host}:{port}", self.head.method, path, version, status
+        )
 
     def _closing(self) -> bytes:
         if not self.complete_body:

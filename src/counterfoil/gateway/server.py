@@ -157,7 +157,7 @@ class ServerProtocol(HttpToolsProtocol):
             waiting.append(cycle)
         for exchange in waiting:
             if not exchange.response_complete:
-                exchange.client_gone()
+                exchange.connection_closed()
         super().connection_lost(exc)
         # It and its last request know each other, and only the cyclic collector, which runs seldom, would find them.
         self.hot = self.cycle = None
