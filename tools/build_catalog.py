@@ -92,8 +92,9 @@ ALIASES = {
     ("aws", "openai.gpt-oss-120b-1:0"): ("openai.gpt-oss-120b",),
 }
 ZERO_METERS = {
-    # A web fetch costs nothing beside its tokens: platform.claude.com, documentation of the web fetch tool.
-    "anthropic": ("web_fetches",),
+    # A web fetch costs nothing beside its tokens: platform.claude.com, documentation of the web fetch tool. A refusal
+    # before any output is not billed: the same, guide to refusals and fallback.
+    "anthropic": ("web_fetches", "refusals"),
 }
 TOOL_RATES = {
     # What a search costs by the version of the tool and the kind of model: developers.openai.com/api/docs/pricing.

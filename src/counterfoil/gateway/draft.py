@@ -26,7 +26,7 @@ from counterfoil.pricing.fees import byok_fee
 from counterfoil.record.charge import NOTHING_SERVED, Charge
 from counterfoil.record.links import linked
 from counterfoil.record.record import Attempt, CapturePolicy, Idempotency, PlaybackMode, Record
-from counterfoil.record.usage import UsageSource
+from counterfoil.record.usage import UsageSource, served_instead
 from counterfoil.routing.plan import Target
 from counterfoil.surfaces.base import Call, Reading
 
@@ -217,7 +217,7 @@ def record_of(
         app_id=draft.app_id,
         key_id=draft.key_id,
         endpoint=draft.endpoint,
-        model_id=target.model_id if target is not None else (call and call.model) or "unknown",
+        model_id=_billed_as(target, reading) if target is not None else (call and call.model) or "unknown",
         provider=draft.attempts[-1].provider if draft.attempts else "none",
         native_response_id=reading.native_response_id,
         stream=call.stream if call is not None else False,
@@ -252,6 +252,12 @@ def record_of(
         region=reading.region or UNSET,
     )
     return record if draft.link is None else linked(record, draft.link)
+
+
+def _billed_as(target: Target, reading: Reading) -> str:
+    """The target's name, or that of the model whose prices its provider charges instead."""
+    served = served_instead(reading.usage.meters)
+    return target.model_id if served is None else f"{target.provider.name}/{served}"
 
 
 def _said(reading: Reading) -> int | UnsetType:

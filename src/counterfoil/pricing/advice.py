@@ -1,8 +1,10 @@
-"""What one model asked of another inside a call: each at its own model's rates.
+"""What other models did inside a call: each at its own model's rates.
 
 Anthropic's advisor tool lets a cheap model consult a dear one; the usage of the answer counts the first, and the
 consulted model's tokens stand beside it as meters that name it: ``advisor_input_tokens.claude-opus-4-8``. They become
-lines of the same names, priced by the rules of that model.
+lines of the same names, priced by the rules of that model. So do the tokens of a model that declined when it had begun
+to write (``declined_output_tokens.claude-fable-5``). Where a fallback answered, ``fallbacks.claude-opus-4-8`` is no
+line: it names the model whose rates the call's own tokens have.
 """
 
 from __future__ import annotations
@@ -15,39 +17,41 @@ from msgspec import UNSET
 
 from counterfoil.pricing import meters as m
 from counterfoil.record.charge import Charge
-from counterfoil.record.usage import Usage, UsageSource
+from counterfoil.record.usage import FALLBACK, Usage, UsageSource
 
-PREFIX: Final = "advisor_"
+_WHO: Final = ("advisor_", "declined_")
+_MARKS: Final = (*_WHO, FALLBACK)
 _ONCE: Final = (m.REQUESTS, m.REQUEST_FEE)
 _DETAILS: Final = ("cached_tokens", "cache_write_tokens")
 
 
 def holds(meters: Mapping[str, int]) -> bool:
-    """Whether any of ``meters`` is an advisor's."""
+    """Whether any of ``meters`` is of another model."""
     for name in meters:  # noqa: SIM110  for every call with a meter, and half the time of any()
-        if name.startswith(PREFIX):
+        if name.startswith(_MARKS):
             return True
     return False
 
 
-def apart(usage: Usage, meters: Mapping[str, int]) -> tuple[Usage, dict[str, Usage]]:
-    """``usage`` without its advisors, and each advisor's own by the name of its model."""
+def apart(usage: Usage, meters: Mapping[str, int]) -> tuple[Usage, dict[tuple[str, str], Usage]]:
+    """``usage`` without what other models consumed, and that by who they were and the name of the model."""
     rest: dict[str, int] = {}
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[tuple[str, str], dict[str, int]] = {}
     for name, quantity in meters.items():
         stem, _, model = name.partition(".")
-        if name.startswith(PREFIX) and model:
-            counts.setdefault(model, {})[stem.removeprefix(PREFIX)] = quantity
-        else:
+        who = next((prefix for prefix in _WHO if name.startswith(prefix)), "")
+        if who and model:
+            counts.setdefault((who, model), {})[stem.removeprefix(who)] = quantity
+        elif not name.startswith(FALLBACK):
             rest[name] = quantity
     own = msgspec.structs.replace(usage, meters=rest or UNSET)
-    return own, {model: _usage(found, usage.source) for model, found in sorted(counts.items())}
+    return own, {other: _usage(found, usage.source) for other, found in sorted(counts.items())}
 
 
-def named(charge: Charge, model: str) -> Charge:
-    """``charge`` with lines that say they are an advisor's. What is paid by the request was paid by the call itself."""
+def named(charge: Charge, who: str, model: str) -> Charge:
+    """``charge`` with lines that say whose they are. What is paid by the request was paid by the call itself."""
     lines = tuple(
-        msgspec.structs.replace(line, meter=f"{PREFIX}{line.meter}.{model}")
+        msgspec.structs.replace(line, meter=f"{who}{line.meter}.{model}")
         for line in charge.lines
         if line.meter not in _ONCE
     )

@@ -22,7 +22,7 @@ from counterfoil.pricing.overlay import NO_OVERLAY, Overlay, Serves
 from counterfoil.pricing.plan import Plan, Query, make_plan
 from counterfoil.pricing.rates import encoder
 from counterfoil.record.charge import Charge, CostState
-from counterfoil.record.usage import Usage
+from counterfoil.record.usage import Usage, served_instead
 
 FORMAT: Final = 1
 PLANS_MAX: Final = 4096
@@ -99,18 +99,20 @@ class PriceBook:
         if provider_cost_nanos is not None and sheet.reported is not None and provider_cost_nanos >= 0:
             return price_reported(sheet, sheet.reported, provider_cost_nanos, self.digest)
         if usage.meters and advice.holds(usage.meters):
-            return self._advised(Query(*key), usage, usage.meters, at_ms)
+            return self._with_others(Query(*key), usage, usage.meters, at_ms)
         charge = price_usage(sheet, usage, self.digest)
         if self.overlay.suppress_empty and charge.nanos and not usage.completion_tokens and m.OUTPUT in sheet.priced:
             return suppressed(charge, "the answer has no output")
         return charge
 
-    def _advised(self, query: Query, usage: Usage, meters: Mapping[str, int], at_ms: int) -> Charge:
-        """The charge of a call whose model consulted others."""
-        own, advisors = advice.apart(usage, meters)
-        charges = [self._of(query, own, at_ms)]
-        for model, used in advisors.items():
-            charges.append(advice.named(self._of(query._replace(model=model, native=None), used, at_ms), model))
+    def _with_others(self, query: Query, usage: Usage, meters: Mapping[str, int], at_ms: int) -> Charge:
+        """The charge of a call in which other models than the one that was asked took part."""
+        own, others = advice.apart(usage, meters)
+        served = served_instead(meters)
+        charges = [self._of(query if served is None else query._replace(model=served, native=None), own, at_ms)]
+        for (who, model), used in others.items():
+            charge = self._of(query._replace(model=model, native=None), used, at_ms)
+            charges.append(advice.named(charge, who, model))
         return total(charges)
 
     def _of(self, query: Query, usage: Usage, at_ms: int) -> Charge:

@@ -269,6 +269,8 @@ def _all_parts(sheet: Sheet, usage: Usage, meters: Mapping[str, int]) -> tuple[_
     it unpriced; tools and requests belong to no side and are never measured by anything else. Sound that is billed by
     its length is not billed by its tokens; where a list has no other price, the length is the whole bill.
     """
+    if meters.get(m.REFUSALS) and m.REFUSALS in sheet.priced:  # then nothing else of the call is billed
+        return [(sheet.slots[m.REFUSALS], meters[m.REFUSALS]), *((slot, 1) for slot in sheet.fees)], False
     exclusive = _exclusive(meters)
     timed = sheet.timed and any(m.base(meter) in m.AUDIO_TIMES for meter, _ in exclusive)
     beside: _Parts = []
@@ -311,7 +313,7 @@ def _uncovered(
     """The meters without a rate that nothing else prices."""
     for meter, quantity in meters:
         slot = sheet.slot(meter)
-        if slot.state is not LineState.UNPRICED or m.base(meter) == m.REQUESTS:
+        if slot.state is not LineState.UNPRICED or m.base(meter) in (m.REQUESTS, m.REFUSALS):
             continue
         side = slot.side
         if side and (side in covered or (meter == m.EMBEDDINGS and side in reported)):

@@ -41,6 +41,7 @@ OUTPUT_REASONING: Final = "output_reasoning_tokens"
 OUTPUT_CITATION: Final = "output_citation_tokens"
 # Beside the tokens.
 REQUESTS: Final = "requests"
+REFUSALS: Final = "refusals"
 REQUEST_FEE: Final = "request_fee"
 EMBEDDINGS: Final = "embeddings"
 PROVIDER_COST: Final = "provider_cost"
@@ -87,7 +88,7 @@ _TOOLS = frozenset(
     {"web_searches", "web_fetches", "social_searches", "file_searches", "attachment_searches"}
     | {"code_executions", "image_generations"}
 )
-KNOWN_METERS: Final = TOKEN_METERS | _INPUT_MEASURES | _OUTPUT_MEASURES | _TOOLS | {REQUESTS}
+KNOWN_METERS: Final = TOKEN_METERS | _INPUT_MEASURES | _OUTPUT_MEASURES | _TOOLS | {REQUESTS, REFUSALS}
 """Every meter that has a meaning here. Others are billed too, when a list names them."""
 AUDIO_TIMES: Final = frozenset({"audio_ms", "input_audio_ms"})
 """How long one listened: what it costs says what the sound costs, however many tokens it was cut into."""

@@ -150,7 +150,11 @@ class Shapes:
             slot = sheet.slot(name)
             missing = slot.state is LineState.UNPRICED
             whole = sheet.input if slot.side == "input" else sheet.output if slot.side == "output" else None
-            if m.base(name) == m.REQUESTS or (whole is not None and (missing or whole.state is LineState.UNPRICED)):
+            if (
+                m.base(name) == m.REQUESTS
+                or name == m.REFUSALS
+                or (whole is not None and (missing or whole.state is LineState.UNPRICED))
+            ):
                 return None  # whether it stands for tokens, or tokens for it, depends on the counts
             less = () if "." in name else tuple(other for other in sorted(names) if other.startswith(name + "."))
             (unpriced if missing else priced).append(part_of(slot, (Term(name, less),)))

@@ -10,6 +10,7 @@ exact price; everything else is counted in its own unit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -34,8 +35,9 @@ class Usage(Struct, frozen=True, omit_defaults=False, gc=False):
     ``completion_tokens_details`` keys: ``reasoning_tokens``, ``text_tokens``, ``audio_tokens``, ``image_tokens``,
     ``video_tokens``, ``accepted_prediction_tokens``, ``rejected_prediction_tokens``.
     ``meters`` keys: ``requests``, ``images``, ``input_images``, ``characters``, ``pages``, ``web_searches``,
-    ``file_searches``, ``code_executions``, ``search_units``, ``embeddings``, ``input_audio_ms``, ``output_audio_ms``,
-    ``input_video_ms``, ``output_video_ms`` and any further meter a provider names.
+    ``file_searches``, ``attachment_searches``, ``refusals``, ``code_executions``, ``search_units``, ``embeddings``,
+    ``input_audio_ms``, ``output_audio_ms``, ``input_video_ms``, ``output_video_ms`` and any further meter a provider
+    names.
     ``estimated`` names the counts that the provider did not report: totals (``prompt_tokens``, ``completion_tokens``)
     are an estimate of ours, and of a meter at least as many as ``meters`` says were consumed. The others are as
     reported.
@@ -54,4 +56,15 @@ class Usage(Struct, frozen=True, omit_defaults=False, gc=False):
 TOTALS: Final = ("prompt_tokens", "completion_tokens")
 """The counts that :attr:`Usage.estimated` may name beside meters."""
 
+FALLBACK: Final = "fallbacks."
+"""Before the name of the model that answered after the one that was asked had refused: the meter of such a call."""
+
 ABSENT = Usage()
+
+
+def served_instead(meters: Mapping[str, int] | UnsetType | None) -> str | None:
+    """The model that served, and whose prices apply, when it was not the one that was asked."""
+    for name in meters or ():
+        if name.startswith(FALLBACK):
+            return name[len(FALLBACK) :]
+    return None

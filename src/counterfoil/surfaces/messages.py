@@ -1,18 +1,20 @@
 """``/v1/messages`` and ``/v1/messages/count_tokens``: Anthropic's protocol.
 
 Usage comes in two events: ``message_start`` has the input and where it was cached, ``message_delta`` the final counts;
-the second covers the first field by field. Source: Anthropic API reference, streaming, read 2026-11.
+the second covers the first field by field. A refusal before any output is not billed, and a fallback that answered in
+its place is billed by its own prices. Source: Anthropic API reference, streaming; refusals and fallback, read 2026-11.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from counterfoil.record.usage import Usage, UsageSource
+from counterfoil.record.usage import Usage, UsageSource, served_instead
 from counterfoil.surfaces.base import Call, Meter, Request
 from counterfoil.surfaces.calls import flag, identifier, json_body, model_of, tags_of, value_of, word
 from counterfoil.surfaces.families import AnthropicSurface
 from counterfoil.surfaces.foreign import mapping, parse, sequence, text
+from counterfoil.surfaces.metering import usage_of
 from counterfoil.surfaces.stream import END, PASS, StreamMeter, Verdict, telling
 
 _TEXTUAL = ("text", "thinking")
@@ -66,6 +68,8 @@ class MessagesMeter(StreamMeter):
     words = telling(b'"usage"', b"message_stop", b"error")
     holes = (b'"text":"', b"")
 
+    _thought = False
+
     def event(self, name: bytes, data: bytes) -> Verdict:
         """One event."""
         body = mapping(parse(data))
@@ -85,7 +89,9 @@ class MessagesMeter(StreamMeter):
             case "error":
                 return self.complain({"type": "error", **body})
             case "content_block_start" if not self.output_seen:
-                self.output_seen = _has_content(mapping(body.get("content_block")))
+                block = mapping(body.get("content_block"))
+                self.output_seen = _has_content(block)
+                self._thought = self._thought or block.get("type") == "thinking"
             case "content_block_delta" if not self.output_seen:
                 delta = mapping(body.get("delta"))
                 self.output_seen = any(delta.get(part) for part in (*_TEXTUAL, "partial_json", "citation"))
@@ -113,9 +119,19 @@ class MessagesMeter(StreamMeter):
         self.note(answer)
         self._use(answer.get("usage"))
         self._reading.finish_reason = text(answer.get("stop_reason"))
-        self._reading.has_output = any(_has_content(mapping(block)) for block in sequence(answer.get("content")))
+        blocks = [mapping(block) for block in sequence(answer.get("content"))]
+        self._reading.has_output = any(_has_content(block) for block in blocks)
+        self._thought = any(block.get("type") == "thinking" for block in blocks)
         if answer.get("type") == "error":
             self.complain(answer)
+
+    def settle(self) -> None:
+        """Fill the reading; a refusal before any output is a meter of its own, because it is not billed."""
+        super().settle()
+        reading = self._reading
+        if reading.finish_reason == "refusal" and not (reading.has_output or self.output_seen or self._thought):
+            reading.usage = usage_of(self._usage, {"refusals": 1})
+        reading.native_model = served_instead(reading.usage.meters) or reading.native_model
 
 
 class CountMeter(StreamMeter):

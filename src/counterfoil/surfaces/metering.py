@@ -10,7 +10,8 @@ Perplexity              ``reasoning_tokens`` and ``citation_tokens`` at the top 
 Gemini, OpenAI's way    thoughts in the total alone: what it has beyond prompt and completion is reasoning
 Vercel                  Gemini's thoughts in neither the completion nor the total; seen where they exceed the completion
 Anthropic               ``cache_read_input_tokens`` and ``cache_creation_input_tokens`` beside ``input_tokens``;
-                        ``iterations`` beside all of them, save those of type ``message``, which are inside
+                        ``iterations`` beside all of them, save those of type ``message``, which are inside; where a
+                        ``fallback_message`` served instead, only that is inside
 Bedrock                 the same in camel case
 DeepSeek                ``prompt_cache_hit_tokens`` inside the prompt; Moonshot ``cached_tokens``, Mistral
                         ``num_cached_tokens``
@@ -36,7 +37,7 @@ import msgspec
 from msgspec import UNSET
 
 from counterfoil.record.money import NANOS_PER_DOLLAR
-from counterfoil.record.usage import ABSENT, Usage, UsageSource
+from counterfoil.record.usage import ABSENT, FALLBACK, Usage, UsageSource
 from counterfoil.surfaces.foreign import COUNT_MAX, count, decimal, enum, mapping, sequence, text
 
 TICKS_PER_NANO = 10
@@ -388,29 +389,40 @@ def _with_iterations(
     """Anthropic's usage with the iterations that its totals leave out, though they are billed.
 
     A compaction was made by the same model: its counts are added. An advisor's message was made by another model:
-    its counts become meters that name it, ``advisor_input_tokens.claude-opus-4-8``.
-    Source: platform.claude.com, compaction and the advisor tool, read 2026-11.
+    its counts become meters that name it, ``advisor_input_tokens.claude-opus-4-8``. When a fallback served, the totals
+    are its own, and the meter ``fallbacks.claude-opus-4-8`` says whose; what a model wrote before it declined is billed
+    at its own rates (``declined_output_tokens.claude-fable-5``), and nothing where it declined at once.
+    Source: platform.claude.com, compaction, the advisor tool, refusals and fallback, read 2026-11.
     """
     whole, beside = dict(usage), dict(meters or {})
-    for each in map(mapping, sequence(usage["iterations"])):
-        model = text(each.get("model"))
-        if each.get("type") == "message":
+    iterations = [mapping(each) for each in sequence(usage["iterations"])]
+    served = [text(each.get("model")) for each in iterations if each.get("type") == "fallback_message"]
+    if served and served[-1]:
+        beside[f"{FALLBACK}{served[-1]}"] = 1
+    for each in iterations:
+        kind, model = each.get("type"), text(each.get("model"))
+        if kind == "fallback_message" or (kind == "message" and not (served and model and each.get("output_tokens"))):
             continue
         if model is None:
             _add(whole, each)
-            continue
-        one = usage_of({name: value for name, value in each.items() if name != "iterations"})
-        inner = one.prompt_tokens_details or {}
-        for name, tokens in (
-            ("input_tokens", one.prompt_tokens),
-            ("output_tokens", one.completion_tokens),
-            ("cached_tokens", inner.get("cached_tokens", 0)),
-            ("cache_write_tokens", inner.get("cache_write_tokens", 0)),
-        ):
-            if tokens:
-                meter = f"advisor_{name}.{model}"
-                beside[meter] = beside.get(meter, 0) + tokens
+        else:
+            _count_beside(each, "declined" if kind == "message" else "advisor", model, beside)
     return whole, beside or None
+
+
+def _count_beside(iteration: dict[str, Any], who: str, model: str, beside: dict[str, int]) -> None:
+    """Add what another model consumed to the meters that name it."""
+    one = usage_of({name: value for name, value in iteration.items() if name != "iterations"})
+    inner = one.prompt_tokens_details or {}
+    for name, tokens in (
+        ("input_tokens", one.prompt_tokens),
+        ("output_tokens", one.completion_tokens),
+        ("cached_tokens", inner.get("cached_tokens", 0)),
+        ("cache_write_tokens", inner.get("cache_write_tokens", 0)),
+    ):
+        if tokens:
+            meter = f"{who}_{name}.{model}"
+            beside[meter] = beside.get(meter, 0) + tokens
 
 
 def _add(whole: dict[str, Any], part: dict[str, Any]) -> None:

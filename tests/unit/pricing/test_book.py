@@ -460,6 +460,32 @@ fees: [{name: platform, request: 0.0001}]
     assert unknown.lines[-1].state is LineState.UNPRICED
 
 
+def test_a_fallback_costs_what_its_own_model_costs(book: PriceBook, make_usage: MakeUsage):
+    """The answer's tokens have the prices of the model that answered; what was written before, those of its writer."""
+    used = make_usage(430, 100, inside={"cached_tokens": 0})
+    alone = book.price("anthropic", "claude-opus-4-8", used, NOON)
+    meters = {"fallbacks.claude-opus-4-8": 1}
+    fallen = book.price("anthropic", "claude-fable-5", make_usage(430, 100, meters=meters), NOON)
+    assert (fallen.nanos, fallen.state) == (alone.nanos, CostState.EXACT)
+    assert all(line.rule_id.startswith("anthropic/claude-opus-4-8") for line in fallen.lines)
+    begun = {"declined_input_tokens.claude-fable-5": 408, "declined_output_tokens.claude-fable-5": 20}
+    both = book.price("anthropic", "claude-fable-5", make_usage(430, 100, meters=meters | begun), NOON)
+    declined = book.price("anthropic", "claude-fable-5", make_usage(408, 20), NOON)
+    assert both.nanos == alone.nanos + declined.nanos
+    assert [line.meter for line in both.lines[-2:]] == [*begun]
+
+
+def test_a_refusal_before_any_output_is_not_billed(make_book: Callable[[str], PriceBook], make_usage: MakeUsage):
+    """One line at zero says so; where no list says it, the tokens are charged, and fees of the operator's always."""
+    book = make_book("fees: [{request: 0.5}]")
+    used = make_usage(18, 5, meters={"refusals": 1})
+    charge = book.price("anthropic", "claude-fable-5", used, NOON)
+    assert [(line.meter, line.amount_nanos) for line in charge.lines] == [("refusals", 0), ("request_fee", 500_000_000)]
+    assert charge.state is CostState.EXACT
+    elsewhere = book.price("aws", "us.anthropic.claude-haiku-4-5-20251001-v1:0", used, NOON)
+    assert [line.meter for line in elsewhere.lines] == ["input_tokens", "output_tokens", "request_fee"]
+
+
 def test_a_region_costs_what_its_provider_lists_for_it(book: PriceBook, make_usage: MakeUsage):
     """Anthropic's inference kept in the US costs a tenth more for tokens, in every tier; tools cost the same."""
     used = make_usage(1000, 100, inside={"cached_tokens": 400}, meters={"web_searches": 1})

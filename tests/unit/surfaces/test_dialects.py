@@ -105,6 +105,54 @@ def test_a_stream_that_calls_itself_json_is_read_as_a_stream(bench):
         assert reading.complete
 
 
+@pytest.mark.parametrize(
+    ("block", "refused"),
+    [
+        (None, True),
+        ({"type": "text", "text": ""}, True),
+        ({"type": "text", "text": "So"}, False),
+        ({"type": "thinking", "thinking": "", "signature": "s"}, False),
+        ({"type": "tool_use", "id": "t", "name": "n", "input": {}}, False),
+    ],
+)
+def test_a_refusal_counts_only_before_any_output(bench, block: dict[str, Any] | None, refused: bool):
+    """Anthropic bills what was written, thought or called before it refused; a refusal before all that is a meter."""
+    used = {"input_tokens": 18, "output_tokens": 5}
+    body = {"id": "m1", "type": "message", "model": "claude", "stop_reason": "refusal", "usage": used}
+    whole = bench.whole("/v1/messages", body | {"content": [block] if block else []})
+    told = frames(
+        {"type": "message_start", "message": body | {"content": [], "stop_reason": None}},
+        *([{"type": "content_block_start", "index": 0, "content_block": block}] if block else []),
+        {"type": "message_delta", "delta": {"stop_reason": "refusal"}, "usage": used},
+        {"type": "message_stop"},
+        end=b"",
+    )
+    for reading in (whole, bench.play("/v1/messages", told).reading):
+        assert reading.usage.total_tokens == 23
+        assert (reading.usage.meters or {}) == ({"refusals": 1} if refused else {})
+    other = bench.whole("/v1/messages", body | {"content": [], "stop_reason": "end_turn"})
+    assert not other.usage.meters
+
+
+def test_the_model_of_a_fallback_is_the_one_that_served(bench):
+    """A stream begins in the name of the model that was asked; the last counts say who answered."""
+    served = {"type": "fallback_message", "model": "claude-b", "input_tokens": 12, "output_tokens": 3}
+    told = frames(
+        {"type": "message_start", "message": {"id": "m1", "model": "claude-a", "usage": {"input_tokens": 9}}},
+        {"type": "content_block_start", "content_block": {"type": "fallback", "to": {"model": "claude-b"}}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn"},
+            "usage": {"input_tokens": 12, "output_tokens": 3, "iterations": [served]},
+        },
+        {"type": "message_stop"},
+        end=b"",
+    )
+    reading = bench.play("/v1/messages", told, 7).reading
+    assert reading.native_model == "claude-b"
+    assert (reading.usage.total_tokens, reading.usage.meters) == (15, {"fallbacks.claude-b": 1})
+
+
 def test_an_image_that_is_there_was_made(bench):
     """An image call may stay at *generating* to the end; what tells is whether the image came."""
     items = [

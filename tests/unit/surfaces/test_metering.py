@@ -106,6 +106,53 @@ USAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "i.cache_write_5m_tokens": 7,
         },
     ),
+    "anthropic-fallback": (
+        {
+            "input_tokens": 412,
+            "output_tokens": 264,
+            "iterations": [
+                {"type": "message", "model": "claude-fable-5", "input_tokens": 408, "output_tokens": 0},
+                {"type": "fallback_message", "model": "claude-opus-4-8", "input_tokens": 412, "output_tokens": 264},
+            ],
+        },
+        {"p": 412, "c": 264, "m.fallbacks.claude-opus-4-8": 1},
+    ),
+    "anthropic-fallback-after-a-beginning": (
+        {
+            "input_tokens": 430,
+            "output_tokens": 100,
+            "iterations": [
+                {
+                    "type": "message",
+                    "model": "claude-fable-5",
+                    "input_tokens": 8,
+                    "cache_read_input_tokens": 400,
+                    "output_tokens": 20,
+                },
+                {"type": "message", "model": "claude-opus-5", "input_tokens": 420, "output_tokens": 0},
+                {"type": "fallback_message", "model": "claude-opus-4-8", "input_tokens": 430, "output_tokens": 100},
+            ],
+        },
+        {
+            "p": 430,
+            "c": 100,
+            "m.fallbacks.claude-opus-4-8": 1,
+            "m.declined_input_tokens.claude-fable-5": 408,
+            "m.declined_cached_tokens.claude-fable-5": 400,
+            "m.declined_output_tokens.claude-fable-5": 20,
+        },
+    ),
+    "anthropic-messages-that-name-their-model": (
+        {
+            "input_tokens": 30,
+            "output_tokens": 9,
+            "iterations": [
+                {"type": "message", "model": "claude-fable-5", "input_tokens": 10, "output_tokens": 4},
+                {"type": "message", "model": "claude-fable-5", "input_tokens": 20, "output_tokens": 5},
+            ],
+        },
+        {"p": 30, "c": 9},
+    ),
     "anthropic-advisor": (
         {
             "input_tokens": 2390,
