@@ -76,7 +76,6 @@ def record(book: PriceBook, request_id: str, number: int) -> tuple[Record, int]:
         generation_ms=1322.094,
         native_response_id=f"chatcmpl-{number:020x}",
         usage=usage,
-        pricing_lines=charge.lines,
         cost_nanos=charge.nanos,
     )
     made = Record(

@@ -1,9 +1,8 @@
 """One record on its own: that its columns, lines, price and bodies are what its canonical bytes say.
 
-Nearly every record was answered by its only attempt and has a book. Such a one is checked without reading anything
-twice: its lines are computed from its usage and its book, and what they are written as must be the bytes that stand
-there. Whatever does not hold in that way, or is of another kind, is read whole and checked part by part, which also
-finds the words for what is wrong. So the quick way may only ever say yes, and where it does the long way would.
+Its bytes are read once, into a :class:`~counterfoil.record.record.Record` and its ``capture``; from these follow the
+columns and, with the stored book, the lines. Whether something differs is one comparison of tuples each, and only then
+are there words to find for it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
-from msgspec import UNSET, Raw, Struct
+from msgspec import Struct
 
 from counterfoil.capture.seal import key_id_of
 from counterfoil.errors import ConfigError
@@ -25,20 +24,14 @@ from counterfoil.ledger.handover import PublicKeys
 from counterfoil.ledger.rows import GENERATION_COLUMNS, MS_PER_DAY, columns_of
 from counterfoil.ledger.signing import writer_name
 from counterfoil.pricing.book import PriceBook
-from counterfoil.pricing.reprice import charge_of, differences, fee_holds, moment, reprice
+from counterfoil.pricing.reprice import differences, fee_holds, moment, reprice
 from counterfoil.record import codec, ids
-from counterfoil.record.charge import NOTHING_SERVED, Charge, LineState
+from counterfoil.record.charge import LineState
 from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import CaptureInfo, CaptureState, Record
-from counterfoil.record.scan import NOTHING, ScannedRecord, is_written_as, scan, usage_of
-from counterfoil.record.usage import Usage
 
-_CAPTURE: Final = b',"capture":'
 _COMPARED: Final = [name.strip() for name in GENERATION_COLUMNS.split(",")][4:-1]
 _RECOMPUTABLE: Final = (LineState.PRICED, LineState.FALLBACK, LineState.UNPRICED)
-
-_decode_capture = msgspec.json.Decoder(CaptureInfo).decode
-_encode_lines = msgspec.json.Encoder(order=None).encode
 
 PROBLEMS_MAX: Final = 100
 """Problems listed; after so many the ledger is known to be bad and the rest adds nothing."""
@@ -55,6 +48,15 @@ class Problem(Struct, frozen=True):
     sequence: int
     request_id: str
     message: str
+
+
+class _Read(Record, frozen=True, kw_only=True, gc=False):
+    """All that the canonical bytes say."""
+
+    capture: CaptureInfo
+
+
+_decode = msgspec.json.Decoder(_Read).decode
 
 
 class Inspector:
@@ -78,11 +80,25 @@ class Inspector:
         """Check a row of ``deep_records`` whose record unpacked to ``data``."""
         sealed, columns = row[5], row[9:]
         self.bodies += sealed is not None
-        if row[6] is None and self._holds(data, columns, sealed):
+        try:
+            record = _decode(data)
+            at_ms = moment(record.created_at)
+            made = _columns(record, at_ms)
+            if not data.endswith(codec.closing(record.capture)):
+                raise ValueError("its capture is not at its end")
+        except (msgspec.MsgspecError, ValueError) as error:
+            self.add("record", row[1], row[2], "", f"it cannot be read ({error})")
             return
-        erasure = None if row[6] is None else row[6:9]
-        for kind, request_id, message in self._problems(data, columns, sealed, erasure):
-            self.add(kind, row[1], row[2], request_id, message)
+        if columns != made:
+            for problem in _column_problems(columns, made):
+                self.add("record", row[1], row[2], record.request_id, problem)
+        if not self._priced(record, at_ms):
+            for kind, problem in self._price_problems(record):
+                self.add(kind, row[1], row[2], record.request_id, problem)
+        if sealed is not None or record.capture.state is CaptureState.STORED or row[6] is not None:
+            problem = self._body_problem(record, sealed, columns, None if row[6] is None else row[6:9])
+            if problem is not None:
+                self.add("body", row[1], row[2], record.request_id, problem)
 
     def add(self, kind: str, writer: int | None, sequence: int, request_id: str, message: str) -> None:
         """List a problem, while there is room."""
@@ -96,53 +112,18 @@ class Inspector:
         self.keys |= keys
         self.problems += problems[: PROBLEMS_MAX - len(self.problems)]
 
-    def _holds(self, data: bytes, columns: tuple[Any, ...], sealed: bytes | None) -> bool:
-        """Whether a record of the usual kind, which was not erased, holds; False also for any other kind."""
-        try:
-            record = scan(data)
-            usage = usage_of(record.usage)
-            book = self._book(record.book)
-            if book is None or book.overlay.byok or record.byok_fee is not UNSET:
-                return False
-            charge = _charge(book, record, usage)
-            if charge is None or charge.nanos != record.cost_nanos:
-                return False
-            if Raw(_encode_lines(charge.lines)) != record.pricing_lines:
-                return False
-            if columns != _columns(record, usage, charge.lines, record.capture) or not is_written_as(record, data):
-                return False
-        except (msgspec.MsgspecError, ValueError):
+    def _priced(self, record: Record, at_ms: int) -> bool:
+        """Whether the lines, their sum and the operator's fee follow from the record's book."""
+        book = self._book(record.book)
+        if book is None:
             return False
-        return self._body_problem(record.team_id, record.capture, sealed, columns, None) is None
-
-    def _problems(
-        self, data: bytes, columns: tuple[Any, ...], sealed: bytes | None, erasure: Erasure | None
-    ) -> Iterator[tuple[str, str, str]]:
-        """What is wrong with any record: the kind of problem, the record's id (empty if unreadable), and the words."""
-        try:
-            record = codec.decode(data)
-            info = _decode_capture(data[data.rindex(_CAPTURE) + len(_CAPTURE) : -1])
-            made = _columns(record, record.usage, record.pricing_lines, info)
-        except (msgspec.MsgspecError, ValueError) as error:
-            yield "record", "", f"it cannot be read ({error})"
-            return
-        if columns != made:
-            for problem in _column_problems(columns, made):
-                yield "record", record.request_id, problem
-        for kind, problem in self._price_problems(record):
-            yield kind, record.request_id, problem
-        problem = self._body_problem(record.team_id, info, sealed, columns, erasure)
-        if problem is not None:
-            yield "body", record.request_id, problem
+        charge = reprice(book, record, at_ms)
+        return charge.lines == record.pricing_lines and charge.nanos == record.cost_nanos and fee_holds(book, record)
 
     def _price_problems(self, record: Record) -> Iterator[tuple[str, str]]:
-        """The lines follow from the record's book and add up; without a book they add up."""
+        """What does not follow from the record's book; without a book, what does not add up."""
         book = self._book(record.book)
         if book is not None:
-            charge = reprice(book, record)
-            lines_hold = charge.lines == record.pricing_lines and charge.nanos == record.cost_nanos
-            if lines_hold and fee_holds(book, record):
-                return
             for problem in differences(book, record):
                 yield "price", problem
         elif record.book is not None:
@@ -163,9 +144,9 @@ class Inspector:
         return book
 
     def _body_problem(
-        self, team_id: str, info: CaptureInfo, sealed: bytes | None, columns: tuple[Any, ...], erasure: Erasure | None
+        self, record: _Read, sealed: bytes | None, columns: tuple[Any, ...], erasure: Erasure | None
     ) -> str | None:
-        identity, created_at_ms = columns[0], columns[1]
+        identity, created_at_ms, team_id, info = columns[0], columns[1], record.team_id, record.capture
         if erasure is not None:
             try:
                 self._public.erasure(identity, *erasure)
@@ -184,28 +165,15 @@ class Inspector:
         return "its bodies are missing before their time" if self._now_ms < expires else None
 
 
-def _charge(book: PriceBook, record: ScannedRecord, usage: Usage) -> Charge | None:
-    """What the call cost under ``book``; None where more than one attempt, or one of another usage, has to be read."""
-    attempts = record.attempts
-    if not attempts:
-        return NOTHING_SERVED
-    attempt = attempts[-1]
-    if len(attempts) > 1 or attempt.cost_nanos is UNSET or attempt.usage != record.usage:
-        return None
-    if attempt.pricing_lines is not NOTHING and attempt.pricing_lines != record.pricing_lines:
-        return None
-    return charge_of(book, record, attempt, usage, moment(record.created_at), final=True)
-
-
-def _columns(record: Any, usage: Usage, lines: Any, info: CaptureInfo) -> tuple[Any, ...]:
-    """What the columns of ``record`` must be. Raises :class:`ValueError` for an id or a time that is not ours."""
+def _columns(record: _Read, created_at_ms: int) -> tuple[Any, ...]:
+    """What the columns of ``record`` must be. Raises :class:`ValueError` for an id that is not ours."""
     identity = ids.parse(record.request_id)
     if identity is None:
         raise ValueError("its id is not one of ours")
-    created_at_ms = moment(record.created_at)
+    info = record.capture
     stored = info.state is CaptureState.STORED
     expires_at_ms = created_at_ms + (info.retention_days or 0) * MS_PER_DAY if stored else None
-    return columns_of(record, usage, lines, info.state, identity.to_bytes(16, "big"), created_at_ms, expires_at_ms)
+    return columns_of(record, info.state, identity.to_bytes(16, "big"), created_at_ms, expires_at_ms)
 
 
 def _column_problems(columns: tuple[Any, ...], made: tuple[Any, ...]) -> Iterator[str]:

@@ -113,9 +113,9 @@ class Unpacker:
         """The canonical bytes. Raises :class:`ValueError` when ``packed`` is damaged or of an unknown codec."""
         try:
             if packed[0] == DICTIONARY_2:
-                return self._decompress_2(memoryview(packed)[1:], max_output_size=RECORD_BYTES_MAX)
+                return self._decompress_2(packed[1:], RECORD_BYTES_MAX)
             if packed[0] == DICTIONARY_1:
-                return self._decompress_1(memoryview(packed)[1:], max_output_size=RECORD_BYTES_MAX)
+                return self._decompress_1(packed[1:], RECORD_BYTES_MAX)
         except (zstandard.ZstdError, IndexError, MemoryError) as error:
             raise ValueError("The packed record is damaged.") from error
         if packed[0] == PLAIN:

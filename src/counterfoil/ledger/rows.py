@@ -21,13 +21,11 @@ from counterfoil.capture.sharing import SHARED_FROM_BYTES, SHARED_MAX_BYTES, Kep
 from counterfoil.ledger.packing import Packer
 from counterfoil.ledger.settlement import Settlement
 from counterfoil.record import codec
-from counterfoil.record.charge import CostState, Line
+from counterfoil.record.charge import CostState
 from counterfoil.record.coverage import paid_nanos, unpriced
 from counterfoil.record.ids import parse
 from counterfoil.record.links import judging
 from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, Record
-from counterfoil.record.scan import ScannedRecord
-from counterfoil.record.usage import Usage
 
 MS_PER_DAY: Final = 86_400_000
 
@@ -120,8 +118,7 @@ class RowMaker:
             state = settlement.capture_state
             end = self._uncaptured[settlement.policy, state]
         data = self._close(record, end)
-        usage, lines = record.usage, record.pricing_lines
-        columns = columns_of(record, usage, lines, state, identity, settlement.created_at_ms, expires_at_ms)
+        columns = columns_of(record, state, identity, settlement.created_at_ms, expires_at_ms)
         return Row(settlement, waiter, (*columns, self._pack(data)), data, sealed, shared)
 
     def _share(self, record: Record, identity: bytes, request: bytes, plain: bytes) -> tuple[bytes, str, Shared]:
@@ -139,15 +136,14 @@ class RowMaker:
 
 
 def columns_of(
-    record: Record | ScannedRecord,
-    usage: Usage,
-    lines: tuple[Line, ...],
+    record: Record,
     state: CaptureState,
     identity: bytes,
     created_at_ms: int,
     expires_at_ms: int | None,
 ) -> tuple[Any, ...]:
     """The columns of ``generations`` between the chain's and the record, which follow from the canonical bytes."""
+    usage = record.usage
     native = record.native_response_id
     session = record.session_id
     replay = record.replay_of if record.judge_of is UNSET else judging(record.judge_of)
@@ -172,7 +168,7 @@ def columns_of(
         usage.completion_tokens,
         record.cost_nanos,
         record.cost_state,
-        unpriced(record.cost_state, lines, usage.estimated),
+        unpriced(record.cost_state, record.pricing_lines, usage.estimated),
         paid_nanos(record.byok, record.cost_nanos, record.attempts),
         None if fee is UNSET else fee.nanos,
         None if fee is UNSET else fee.state,

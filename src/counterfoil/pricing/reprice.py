@@ -22,7 +22,6 @@ from counterfoil.pricing.fees import byok_fee
 from counterfoil.record.charge import NOTHING_SERVED, Charge, CostState, Line, LineState
 from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import Attempt, Record
-from counterfoil.record.scan import ScannedAttempt, ScannedRecord
 from counterfoil.record.usage import ABSENT, Usage
 
 _EPOCH_DAY: Final = dt.date(1970, 1, 1).toordinal()
@@ -63,13 +62,18 @@ decode = msgspec.json.Decoder(Priced).decode
 """A record's canonical bytes as :class:`Priced`, in two thirds of the time that the whole record takes."""
 
 
-def reprice(book: PriceBook, record: Record | Priced) -> Charge:
-    """What the call of ``record`` costs under ``book``: the sum over every attempt that was charged."""
+def reprice(book: PriceBook, record: Record | Priced, at_ms: int | None = None) -> Charge:
+    """What the call of ``record`` costs under ``book``: the sum over every attempt that was charged.
+
+    ``at_ms`` is the :func:`moment` of the record, for whoever knows it already.
+    """
     attempts = record.attempts
+    if at_ms is None:
+        at_ms = moment(record.created_at)
     if len(attempts) == 1 and attempts[0].cost_nanos is not UNSET:
-        return _attempt(book, record, attempts[0], final=True)
+        return _attempt(book, record, attempts[0], at_ms, final=True)
     charges = [
-        _attempt(book, record, attempt, final=attempt is attempts[-1])
+        _attempt(book, record, attempt, at_ms, final=attempt is attempts[-1])
         for attempt in attempts
         if attempt.cost_nanos is not UNSET
     ]
@@ -83,9 +87,10 @@ def refee(book: PriceBook, record: Record | Priced) -> Charge | UnsetType:
     own = [attempt for attempt in record.attempts if attempt.key_source == "team" and attempt.cost_nanos is not UNSET]
     if not own:
         return UNSET
-    paid = total([_attempt(book, record, attempt, final=attempt is record.attempts[-1]) for attempt in own])
+    at_ms = moment(record.created_at)
+    paid = total([_attempt(book, record, attempt, at_ms, final=attempt is record.attempts[-1]) for attempt in own])
     last = own[-1]
-    return byok_fee(book, paid, last.provider, last.model, record.team_id, moment(record.created_at))
+    return byok_fee(book, paid, last.provider, last.model, record.team_id, at_ms)
 
 
 def fee_holds(book: PriceBook, record: Record) -> bool:
@@ -137,25 +142,12 @@ def _line_differences(ours: tuple[Line, ...], stored: tuple[Line, ...]) -> Itera
                 yield f"line {number} ({other.meter}): {name} is {theirs}, the book gives {mine}"
 
 
-def _attempt(book: PriceBook, record: Record | Priced, attempt: Attempt | Tried, *, final: bool) -> Charge:
-    usage = ABSENT if attempt.usage is UNSET else attempt.usage
-    return charge_of(book, record, attempt, usage, moment(record.created_at), final=final)
-
-
-def charge_of(
-    book: PriceBook,
-    record: Record | Priced | ScannedRecord,
-    attempt: Attempt | Tried | ScannedAttempt,
-    usage: Usage,
-    at_ms: int,
-    *,
-    final: bool,
-) -> Charge:
-    """What one attempt that consumed ``usage`` costs under ``book``. ``final``: it is the record's last one."""
+def _attempt(book: PriceBook, record: Record | Priced, attempt: Attempt | Tried, at_ms: int, *, final: bool) -> Charge:
+    """What one attempt costs under ``book``. ``final``: it is the record's last one."""
     return book.price(
         attempt.provider,
         attempt.model,
-        usage,
+        ABSENT if attempt.usage is UNSET else attempt.usage,
         at_ms,
         service_tier=record.service_tier if final else attempt.service_tier or None,
         team_id=record.team_id,

@@ -1,22 +1,18 @@
-"""A record is inspected in a quick way and, where that does not say yes, whole; by one process or by several."""
+"""A record is inspected on its own: its columns, price and bodies; by one process or by several."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args
 
 import apsw
 import msgspec
 import pytest
-from msgspec import Raw, Struct, UnsetType
 
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import books, crew
+from counterfoil.ledger.packing import Packer, Unpacker
 from counterfoil.ledger.rows import GENERATION_COLUMNS
 from counterfoil.pricing.book import PriceBook
-from counterfoil.record.record import Attempt, CaptureInfo, Record
-from counterfoil.record.scan import ScannedAttempt, ScannedRecord
 from emulators.control import write
 from emulators.ledgers import priced, verified
 
@@ -26,31 +22,11 @@ OTHER = {int: 7, str: "other", bytes: b"0123456789abcdef", type(None): 3}
 
 @pytest.fixture
 def folder(tmp_path: Path, book: PriceBook) -> DataFolder:
-    """Give a ledger of forty priced calls, the quick way's kind."""
+    """Give a ledger of forty priced calls."""
     made = DataFolder.create(tmp_path / "data")
     books.store(made.books, book)
     write(made, [priced(book, number, request=b'{"n":1}' if number % 2 else None) for number in range(1, 41)])
     return made
-
-
-def kinds(annotation: Any) -> set[Any]:
-    """What a field may hold, but for not being there: what is scanned is written with what was read, and no more."""
-    either = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    return set(either) - {UnsetType}
-
-
-@pytest.mark.parametrize(("scanned", "whole"), [(ScannedRecord, Record), (ScannedAttempt, Attempt)])
-def test_it_reads_every_field_of_a_record(scanned: type[Struct], whole: type[Struct]) -> None:
-    """Under the same names, in the same order and with the same types, but for the parts that stay as they are.
-
-    What differed would not be wrong but slow: it would not be written as it was read, and every record be read whole.
-    """
-    fields = {field.name: field for field in msgspec.structs.fields(scanned) if field.name != "capture"}
-    assert list(fields) == list(whole.__struct_fields__)
-    for field in msgspec.structs.fields(whole):
-        if fields[field.name].type not in (Raw, tuple[ScannedAttempt, ...]):
-            assert kinds(fields[field.name].type) == kinds(field.type), field.name
-    assert {"state", "digest", "retention_days"} <= set(CaptureInfo.__struct_fields__)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -64,7 +40,7 @@ def test_a_good_ledger_holds(folder: DataFolder, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_any_other_value_in_any_column_is_found(folder: DataFolder, column: str) -> None:
-    """In a record that the quick way would let pass; the record is named, and the column."""
+    """The record is named, and the column."""
     connection = apsw.Connection(str(folder.ledger_db))
     value = connection.execute(f"SELECT {column} FROM generations WHERE seq = 5").get
     connection.execute(f"UPDATE generations SET {column} = ? WHERE seq = 5", (OTHER[type(value)],))
@@ -94,3 +70,25 @@ def test_several_processes_find_what_one_does(folder: DataFolder, monkeypatch: p
         ("record", 30),
         ("record", 39),
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"}}", b'},"further":1}'),
+        (b'"capture":{', b'"capture":{"further":1,'),
+        (b',"capture":{', b',"capture":5,"capture":{'),
+        (b'"latency_ms":1.0', b'"latency_ms":"1.0"'),
+        (b'"usage":{"prompt_tokens":', b'"usage":{"prompt_tokens":"1","prompt_tokens":'),
+        (b"}}", b"}"),
+    ],
+)
+def test_a_record_that_is_written_otherwise_is_found(folder: DataFolder, before: bytes, after: bytes) -> None:
+    """Beside the break of the chain: it is no record of ours."""
+    connection = apsw.Connection(str(folder.ledger_db))
+    data = Unpacker().unpack(connection.execute("SELECT record FROM generations WHERE seq = 6").get)
+    assert before in data
+    packed = Packer().pack(after.join(data.rsplit(before, 1)))
+    connection.execute("UPDATE generations SET record = ? WHERE seq = 6", (packed,))
+    connection.close()
+    assert [(each.kind, each.sequence) for each in verified(folder).problems] == [("digest", 6), ("record", 6)]
