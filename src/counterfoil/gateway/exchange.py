@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import quote
 
 from msgspec import UNSET, UnsetType
 
@@ -188,9 +187,12 @@ class Exchange:
             self.listener.on_client_gone()
 
     def _log(self, status: int) -> None:
-        """A line of the access log, as uvicorn writes it for the control plane; a query is in none."""
+        """A line of the access log, as uvicorn writes it for the control plane.
+
+        The path is the surface's, and so never a text of the client's, which may be anything.
+        """
         host, port = self._protocol.client or ("", 0)
-        path, version = quote(self.path, errors="replace"), "1.0" if self.http10 else "1.1"
+        path, version = self.surface.path or "(unknown)", "1.0" if self.http10 else "1.1"
         self._protocol.access_logger.info(
             '%s - "%s %s HTTP/%s" %d', f"{host}:{port}", self.head.method, path, version, status
         )

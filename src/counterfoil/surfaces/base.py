@@ -122,6 +122,7 @@ class Surface(Protocol):
     """One protocol as clients speak it."""
 
     name: str
+    path: str  # what clients call, with {model} where a model stands; empty where nothing is served
     protocol: str  # the error shape and key convention: openai, anthropic or google
     unary_output: bool  # False for surfaces without generated text (embeddings, moderations): no throughput
 
