@@ -25,6 +25,7 @@ turn every crash into an outage for the client that did everything right; so it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import time
@@ -50,13 +51,13 @@ from counterfoil.ledger.settlement import NO_SLOT, Settlement
 from counterfoil.record import codec
 from counterfoil.record.record import CapturePolicy, Idempotency, Record
 from counterfoil.surfaces.base import Call, Reading, Surface
+from counterfoil.wire.multipart import boundary_of
 
 POLL_SECONDS: Final = (0.02, 0.5)
 """How often a call of another worker is looked for: at first, and at last."""
 
 KEY_LENGTH_MAX: Final = 255
 _KEY = re.compile(rb"[!-~]{1,255}\Z")
-_BOUNDARY = re.compile(rb"boundary=\"?([^\s\";]+)", re.IGNORECASE)
 _NO_RETRY: Final = (("x-should-retry", "false"),)
 """What the official SDKs of OpenAI and Anthropic look at before they repeat a 409 by themselves."""
 
@@ -358,11 +359,10 @@ def _wish(exchange: Exchange, key: bytes) -> Wish:
 
 def fingerprint_of(headers: dict[bytes, bytes], body: bytes) -> bytes:
     """SHA-256 of a request. A form's boundary is drawn anew for every try and says nothing, so it is left out."""
-    content_type = headers.get(b"content-type", b"")
-    if content_type.lower().startswith(b"multipart/"):
-        found = _BOUNDARY.search(content_type)
-        if found is not None:
-            body = body.replace(b"--" + found[1], b"--")
+    content_type = headers.get(b"content-type", b"").decode("latin-1")
+    if content_type.lower().startswith("multipart/"):
+        with contextlib.suppress(CallerFault):  # without a boundary it is no form, and refused as such
+            body = body.replace(b"--" + boundary_of(content_type), b"--")
     return hashlib.sha256(body).digest()
 
 

@@ -23,7 +23,7 @@ from counterfoil.surfaces import azure
 from counterfoil.surfaces.azure import AzureSurface
 from counterfoil.surfaces.base import Request, Surface
 from counterfoil.surfaces.calls import splice_model
-from counterfoil.wire.multipart import boundary_of, parts_of
+from counterfoil.wire.multipart import boundary_of, is_form, parts_of
 
 EDITS_MAX: Final = 1_000
 _GEMINI = re.compile(
@@ -78,10 +78,7 @@ def apply(asked: Sendable, surface: Surface, overrides: Overrides, model_id: str
     """
     if overrides.empty:
         return asked
-    if asked.content_type[:19].lower() == "multipart/form-data":
-        changed = _form(asked, overrides)
-    else:
-        changed = _json(asked, surface, overrides)
+    changed = _form(asked, overrides) if is_form(asked.content_type) else _json(asked, surface, overrides)
     model = overrides.model
     if overrides.provider is not None:
         name = model if model is not None else model_id
@@ -126,7 +123,7 @@ def _with_model(asked: Sendable, surface: Surface, model: str) -> Sendable:
     start, end = call.model_span or (0, 0)
     if call.model_span is None:
         raise CallerFault("invalid_field", "This request names its model where it cannot be exchanged.", param="model")
-    if asked.content_type[:19].lower() == "multipart/form-data":
+    if is_form(asked.content_type):
         return Sendable(asked.target, asked.content_type, asked.body[:start] + model.encode() + asked.body[end:])
     return Sendable(asked.target, asked.content_type, splice_model(asked.body, (start, end), model))
 

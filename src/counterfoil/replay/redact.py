@@ -28,7 +28,7 @@ from counterfoil.capture.body import Capture
 from counterfoil.errors import CallerFault, ConfigError
 from counterfoil.wire import canonical
 from counterfoil.wire.canonical import EVERY, Pointer
-from counterfoil.wire.multipart import boundary_of, parts_of
+from counterfoil.wire.multipart import boundary_of, is_form, parts_of
 
 REDACTED: Final = "redacted"
 _SIDES: Final = ("request", "response")
@@ -70,7 +70,7 @@ class Redactor:
 
     def request(self, body: bytes, content_type: str) -> bytes:
         """A request's body as a cassette has it."""
-        if content_type[:19].lower() == "multipart/form-data":
+        if is_form(content_type):
             return _edited(body, self._form(body, content_type))
         return self._json(body, "request")
 

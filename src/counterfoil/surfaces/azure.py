@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import quote
 
 import msgspec
 
 from counterfoil.errors import CallerFault
 from counterfoil.surfaces.base import Call, Meter, Outgoing, Request
-from counterfoil.surfaces.calls import checked_model, identifier
+from counterfoil.surfaces.calls import checked_model, escaped, identifier
 from counterfoil.surfaces.families import JsonSurface
-from counterfoil.surfaces.forms import FORM, FormSurface, unwrap, wrapped
+from counterfoil.surfaces.forms import FormSurface, unwrap, wrapped
 from counterfoil.wire.json_object import read
-from counterfoil.wire.multipart import boundary_of, parts_of
+from counterfoil.wire.multipart import boundary_of, is_form, parts_of
 
 PREFIX: Final = "/openai/deployments/"
 OPERATIONS: Final = (
@@ -59,7 +58,7 @@ class AzureSurface(JsonSurface):
         body, content_type, replayable = self._taken(request)
         named = body if _names_model(body, content_type) else with_model(body, content_type, deployment)
         call = self.inner.peek(_request(request, named, content_type))
-        call = msgspec.structs.replace(call, endpoint=_endpoint(request.path), model=deployment, replayable=replayable)
+        call = msgspec.structs.replace(call, endpoint=escaped(request.path), model=deployment, replayable=replayable)
         if named is body:
             return call
         return msgspec.structs.replace(call, body=body, model_span=None, usage_splice=None)
@@ -67,7 +66,7 @@ class AzureSurface(JsonSurface):
     def refused(self, request: Request) -> Call:
         """The deployment stands in the path, however odd the body is."""
         deployment = identifier(_deployment(request.path)) or ""
-        return msgspec.structs.replace(self.inner.refused(request), endpoint=_endpoint(request.path), model=deployment)
+        return msgspec.structs.replace(self.inner.refused(request), endpoint=escaped(request.path), model=deployment)
 
     def prepare(self, call: Call, model: str) -> Outgoing:
         """The client's bytes with the model exchanged, or put in."""
@@ -75,7 +74,7 @@ class AzureSurface(JsonSurface):
             named = with_model(call.body, call.content_type, model)
             headers = {b"content-type": call.content_type.encode("latin-1")}
             call = self.inner.peek(Request("POST", self.inner.path, "", headers, named))
-        elif not _is_form(call.content_type):
+        elif not is_form(call.content_type):
             call = msgspec.structs.replace(call, replayable=None)  # which says to the inner surface that it is a form
         return self.inner.prepare(call, model)
 
@@ -92,7 +91,7 @@ class AzureSurface(JsonSurface):
         content_type = request.headers.get(b"content-type", b"").decode("latin-1")
         if not isinstance(self.inner, FormSurface):
             return request.body, content_type, None
-        if _is_form(content_type):
+        if is_form(content_type):
             return request.body, content_type, wrapped(request.body, content_type)
         body = read(request.body)
         if "multipart" in body.values and len(body.values) == 1:
@@ -102,7 +101,7 @@ class AzureSurface(JsonSurface):
 
 def with_model(body: bytes, content_type: str, model: str) -> bytes:
     """``body``, which names none, with ``model`` in front of everything else. Raises :class:`CallerFault`."""
-    if _is_form(content_type):
+    if is_form(content_type):
         head = b'--%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n' % boundary_of(content_type)
         return b"%b%b\r\n%b" % (head, model.encode(), body)
     start = body.index(b"{") + 1
@@ -117,13 +116,9 @@ def _deployment(path: str) -> str:
 
 
 def _names_model(body: bytes, content_type: str) -> bool:
-    if _is_form(content_type):
+    if is_form(content_type):
         return any(part.name == "model" for part in parts_of(body, boundary_of(content_type)))
     return "model" in read(body).values
-
-
-def _is_form(content_type: str) -> bool:
-    return content_type[: len(FORM)].lower() == FORM
 
 
 def _request(request: Request, body: bytes, content_type: str) -> Request:
@@ -133,11 +128,6 @@ def _request(request: Request, body: bytes, content_type: str) -> Request:
         else {**request.headers, b"content-type": content_type.encode("latin-1")}
     )
     return msgspec.structs.replace(request, body=body, headers=headers)
-
-
-def _endpoint(path: str) -> str:
-    """The path to resubmit to, as a client writes it; the version that was asked for changes nothing here."""
-    return quote(path, safe="/:@!$&'()*+,;=~")
 
 
 def plain(target: str, surface: AzureSurface, content_type: str, body: bytes, model: str) -> tuple[str, bytes]:
@@ -151,5 +141,5 @@ def plain(target: str, surface: AzureSurface, content_type: str, body: bytes, mo
     span = surface.inner.peek(Request("POST", surface.inner.path, "", headers, body)).model_span
     if span is None:
         raise CallerFault("invalid_field", f"The model of {target} cannot be exchanged.", param="model")
-    written = model.encode() if _is_form(content_type) else msgspec.json.encode(model)
+    written = model.encode() if is_form(content_type) else msgspec.json.encode(model)
     return surface.inner.path, body[: span[0]] + written + body[span[1] :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -28,6 +29,11 @@ _COPIED_BYTES_MAX = 4096
 _value = msgspec.json.Decoder()
 _text = msgspec.json.Decoder(str)
 _tags = msgspec.json.Decoder(dict[str, str | int | float | bool | None])
+
+
+def escaped(path: str) -> str:
+    """A path to resubmit to, as a client writes it."""
+    return quote(path, safe="/:@!$&'()*+,;=~")
 
 
 def json_body(request: Request) -> tuple[JsonObject, str]:

@@ -30,9 +30,7 @@ from counterfoil.surfaces.calls import (
 )
 from counterfoil.surfaces.families import JsonSurface
 from counterfoil.wire.json_object import JsonObject
-from counterfoil.wire.multipart import Part, boundary_of, parts_of
-
-FORM = "multipart/form-data"
+from counterfoil.wire.multipart import Part, boundary_of, is_form, parts_of
 
 _TEXT_MAX = 1024
 """Bytes of a form value that is looked at; model names and flags are far shorter."""
@@ -52,7 +50,7 @@ class FormSurface(JsonSurface):
     def peek(self, request: Request) -> Call:
         """Raises :class:`CallerFault`."""
         content_type = request.headers.get(b"content-type", b"").decode("latin-1")
-        if content_type[:19].lower() == FORM:
+        if is_form(content_type):
             return self._peek_form(request.body, content_type, wrapped(request.body, content_type))
         if content_type[:10].lower() == "multipart/":
             raise CallerFault("unsupported_media_type", "Send a form as multipart/form-data.")
@@ -65,7 +63,7 @@ class FormSurface(JsonSurface):
     def refused(self, request: Request) -> Call:
         """A refused form is kept as one that was taken: wrapped, so that it can be posted again."""
         call = refused_call(request)
-        if call.content_type[:19].lower() != FORM:
+        if not is_form(call.content_type):
             return call
         return msgspec.structs.replace(call, replayable=wrapped(request.body, call.content_type))
 

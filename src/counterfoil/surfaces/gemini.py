@@ -30,7 +30,7 @@ from counterfoil.errors import CallerFault
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.surfaces import metering
 from counterfoil.surfaces.base import Call, Meter, Outgoing, Request
-from counterfoil.surfaces.calls import checked_model, identifier, json_body, refused_call, tags_of
+from counterfoil.surfaces.calls import checked_model, escaped, identifier, json_body, refused_call, tags_of
 from counterfoil.surfaces.families import EVENT_STREAM, GoogleSurface
 from counterfoil.surfaces.foreign import UNREADABLE, enum, mapping, parse, sequence, text
 from counterfoil.surfaces.stream import LAST, MORE, PASS, StreamMeter, Verdict, telling
@@ -122,8 +122,7 @@ class GeminiSurface(GoogleSurface):
 
 def _endpoint(path: str, query: str) -> str:
     """The path to resubmit to, as a client writes it, with what the query says of the answer's form."""
-    path = quote(path, safe="/:@!$&'()*+,;=~")
-    return f"{path}?{query}" if query else path
+    return f"{escaped(path)}?{query}" if query else escaped(path)
 
 
 class GeminiMeter(StreamMeter):

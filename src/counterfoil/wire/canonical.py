@@ -18,7 +18,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, cast
 
 from counterfoil.errors import CallerFault
-from counterfoil.wire.multipart import boundary_of, parts_of
+from counterfoil.wire.multipart import boundary_of, is_form, parts_of
 
 Pointer = tuple[str, ...]
 """A JSON pointer by its segments, unescaped. The empty one is the whole document."""
@@ -60,7 +60,7 @@ def written(segments: Pointer) -> str:
 
 def parse(body: bytes, content_type: str) -> Any:
     """What ``body`` says, as JSON values; text of a fixed form where it is neither JSON nor a form."""
-    if content_type[:19].lower() == "multipart/form-data":
+    if is_form(content_type):
         try:
             return _form(body, content_type)
         except CallerFault:

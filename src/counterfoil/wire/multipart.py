@@ -18,6 +18,7 @@ PARTS_MAX = 256
 HEAD_MAX = 8 << 10
 """Bytes of one part's headers; they name a field and a file."""
 
+_FORM = "multipart/form-data"
 _BOUNDARY = re.compile(r'(?i);\s*boundary=(?:"([^"\r\n]{1,70})"|([^\s;,"]{1,70}))')
 _DISPOSITION = re.compile(rb"(?im)^content-disposition:[ \t]*form-data[ \t]*(;[^\r\n]*)")
 _PARAMETER = re.compile(rb';[ \t]*(name|filename)=(?:"((?:[^"\\\r\n]|\\.)*)"|([^\s;"]+))')
@@ -30,6 +31,11 @@ class Part(NamedTuple):
     is_file: bool
     start: int
     end: int
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a body of this type is a form with parts."""
+    return content_type[: len(_FORM)].lower() == _FORM
 
 
 def boundary_of(content_type: str) -> bytes:
