@@ -16,6 +16,7 @@ from msgspec import Struct
 from counterfoil.capture.body import Capture
 from counterfoil.wire import canonical
 from counterfoil.wire.canonical import Pointer
+from counterfoil.wire.pointer import joined
 
 FIELDS_SHOWN_MAX: Final = 8
 """Differing fields that are named; of a request that differs in more, nobody wants them all."""
@@ -78,7 +79,7 @@ def playable(capture: Capture, error_code: str | None) -> bool:
 
 def match_text(asked: Asked) -> bytes:
     """The match key before it is hashed."""
-    ignored = ",".join(map(canonical.written, asked.ignored))
+    ignored = ",".join(map(joined, asked.ignored))
     head = f"{ignored}\nPOST {ordered(asked.endpoint)}\n".encode(errors="surrogateescape")
     return head + canonical.canonical(asked.body, asked.content_type, asked.ignored)
 

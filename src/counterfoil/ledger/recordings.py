@@ -33,7 +33,7 @@ from counterfoil.ledger import database, sql
 from counterfoil.ledger.query import LedgerReader, Recorded
 from counterfoil.record import codec, ids
 from counterfoil.record.record import CaptureState
-from counterfoil.wire.canonical import written
+from counterfoil.wire.pointer import joined
 
 IMPORTED: Final = "cassette"
 """The provider of records that were imported from a cassette: played answers that may be played again."""
@@ -147,7 +147,7 @@ class Recordings:
     def _profile(self, asked: Asked) -> int:
         """The profile of ``asked``, brought up to date with the ledger."""
         execute = self._connection().execute
-        named = (asked.team_id, ",".join(map(written, asked.ignored)))
+        named = (asked.team_id, ",".join(map(joined, asked.ignored)))
         found = execute(_QUERIES["profile"], named).get
         if found is None:
             execute(_QUERIES["add_profile"], (*named, self._now_ms()))

@@ -39,6 +39,7 @@ from counterfoil.record.record import CaptureState
 from counterfoil.replay.redact import Redactor, Rules
 from counterfoil.wire import canonical
 from counterfoil.wire.canonical import Pointer
+from counterfoil.wire.pointer import joined
 
 VERSION: Final = 1
 LINES_MAX: Final = 10_000
@@ -97,7 +98,7 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 
 def lines(cassette: Cassette) -> Iterator[bytes]:
     """The lines of a cassette's file, each with its end. What its rules name has to be taken out before."""
-    ignore = tuple(canonical.written(segments) for segments in cassette.ignored)
+    ignore = tuple(joined(segments) for segments in cassette.ignored)
     rules = UNSET if cassette.rules == Rules() else cassette.rules
     yield _encode(_Head("counterfoil", VERSION, ignore, rules)) + b"\n"
     for interaction in cassette.interactions:

@@ -22,6 +22,7 @@ from counterfoil.record.charge import CostState
 from counterfoil.record.record import Record
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.replay.text import Said, ToolCall
+from counterfoil.wire.pointer import joined
 
 WORDS_MAX: Final = 8_000
 """Words a side that are compared as words; some 30 KB of English, a tenth of a second at worst."""
@@ -195,7 +196,7 @@ def differing(a: Any, b: Any, at: str = "") -> list[str]:
         left, right = cast("dict[str, Any]", a), cast("dict[str, Any]", b)
         found: list[str] = []
         for name in sorted({*left, *right}):
-            here = f"{at}/{escaped(name)}"
+            here = at + joined((name,))
             both = name in left and name in right
             found += differing(left[name], right[name], here) if both else [here]
         return found
@@ -206,11 +207,6 @@ def differing(a: Any, b: Any, at: str = "") -> list[str]:
         return found + [f"{at}/{index}" for index in range(min(len(one), len(other)), max(len(one), len(other)))]
     same = a == b and isinstance(a, bool) == isinstance(b, bool)
     return [] if same else [at]
-
-
-def escaped(name: str) -> str:
-    """A member's name as one token of a JSON pointer."""
-    return name.replace("~", "~0").replace("/", "~1")
 
 
 def tokens(a: Usage, b: Usage) -> dict[str, Figure]:

@@ -24,6 +24,7 @@ from counterfoil.surfaces.azure import AzureSurface
 from counterfoil.surfaces.base import Request, Surface
 from counterfoil.surfaces.calls import splice_model
 from counterfoil.wire.multipart import boundary_of, is_form, parts_of
+from counterfoil.wire.pointer import split
 
 EDITS_MAX: Final = 1_000
 _GEMINI = re.compile(
@@ -201,11 +202,9 @@ def edited(document: Any, edit: Edit) -> Any:
 
 def pointer(path: str) -> list[str]:
     """The tokens of a JSON pointer (RFC 6901)."""
-    if not path:
-        return []
-    if not path.startswith("/") or re.search(r"~(?![01])", path):
+    if (path and not path.startswith("/")) or re.search(r"~(?![01])", path):
         raise CallerFault("invalid_field", "A JSON pointer begins with / and escapes ~ as ~0, / as ~1.", param="edits")
-    return [token.replace("~1", "/").replace("~0", "~") for token in path[1:].split("/")]
+    return split(path)
 
 
 def _edited(value: Any, tokens: list[str], edit: Edit) -> Any:

@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 
 from counterfoil.errors import CallerFault
 from counterfoil.wire.multipart import boundary_of, is_form, parts_of
+from counterfoil.wire.pointer import split
 
 Pointer = tuple[str, ...]
 """A JSON pointer by its segments, unescaped. The empty one is the whole document."""
@@ -42,7 +43,7 @@ def pointer(text: str) -> Pointer:
     """The segments of a JSON pointer. Raises :class:`ValueError` for what is none."""
     if not text.startswith("/") or len(text) > POINTER_CHARACTERS_MAX:
         raise ValueError(f"A JSON pointer begins with / and has at most {POINTER_CHARACTERS_MAX} characters.")
-    return tuple(segment.replace("~1", "/").replace("~0", "~") for segment in text[1:].split("/"))
+    return tuple(split(text))
 
 
 def pointers(text: str) -> tuple[Pointer, ...]:
@@ -51,11 +52,6 @@ def pointers(text: str) -> tuple[Pointer, ...]:
     if len(found) > POINTERS_MAX:
         raise ValueError(f"A list has at most {POINTERS_MAX} JSON pointers.")
     return tuple(sorted(found))
-
-
-def written(segments: Pointer) -> str:
-    """``segments`` as a JSON pointer."""
-    return "".join("/" + segment.replace("~", "~0").replace("/", "~1") for segment in segments)
 
 
 def parse(body: bytes, content_type: str) -> Any:

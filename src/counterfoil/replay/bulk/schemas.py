@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from counterfoil.errors import CallerFault
+from counterfoil.wire.pointer import split
 
 DEPTH_MAX: Final = 64
 _ANNOTATIONS: Final = frozenset(
@@ -117,8 +118,7 @@ def _resolved(root: Any, ref: str) -> Any:
     if ref == "#":
         return root
     value = root
-    for token in ref.removeprefix("#/").split("/"):
-        name = token.replace("~1", "/").replace("~0", "~")
+    for name in split(ref):
         if not isinstance(value, dict) or name not in value:
             return False
         value = cast("Object", value)[name]
