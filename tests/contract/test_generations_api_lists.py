@@ -15,10 +15,11 @@ from counterfoil.api.parts import Health
 from counterfoil.folder import DataFolder
 from counterfoil.record.charge import CostState
 from counterfoil.record.record import CapturePolicy
+from counterfoil.record.times import timestamp
 from counterfoil.record.usage import ABSENT
 from counterfoil.surfaces import registry
 from counterfoil.tenancy.admin import Admin
-from emulators.control import REQUEST, START_MS, ControlPlane, request_id, serving, settlement, timestamp, write
+from emulators.control import REQUEST, START_MS, ControlPlane, request_id, serving, settlement, write
 
 RECORDS = 25
 REFUSED = {"revoked": 401, "expired": 401, "none": 401, "wrong scope": 403}

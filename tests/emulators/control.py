@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -28,6 +27,7 @@ from counterfoil.pricing.book import PriceBook
 from counterfoil.record import ids
 from counterfoil.record.charge import CostState, Line, LineState
 from counterfoil.record.record import CapturePolicy, CaptureState, Record
+from counterfoil.record.times import timestamp
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.tenancy.admin import Admin
 from counterfoil.tenancy.directory import Directory
@@ -109,11 +109,6 @@ def _lines(cost_nanos: int, state: CostState) -> tuple[Line, ...]:
 def request_id(number: int) -> str:
     """The id of record ``number``."""
     return ids.text(START_MS + number * 1000 << 80 | number)
-
-
-def timestamp(unix_ms: int) -> str:
-    """``unix_ms`` as records have it."""
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def write(folder: DataFolder, settlements: Iterable[Settlement]) -> None:

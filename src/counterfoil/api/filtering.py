@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 from fastapi import Query
@@ -17,6 +16,7 @@ from counterfoil.errors import CallerFault
 from counterfoil.ledger.filters import GROUPS
 from counterfoil.ledger.query import Cursor, Filter
 from counterfoil.record.links import judging
+from counterfoil.record.times import moment_ms
 from counterfoil.tenancy.directory import wall_ms
 
 BY_MAX: Final = 4
@@ -128,8 +128,7 @@ def _moment_ms(text: str | None, param: str) -> int | None:
     if not text:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError) as error:
+        return moment_ms(text)
+    except ValueError as error:
         said = f"{param} is a date or a time such as 2026-11-02T10:00:00Z."
         raise CallerFault("invalid_field", said, param=param) from error

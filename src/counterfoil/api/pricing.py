@@ -6,7 +6,6 @@ record gives the record's lines.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
@@ -21,6 +20,7 @@ from counterfoil.pricing import listing
 from counterfoil.pricing.book import PriceBook
 from counterfoil.record.charge import Charge, CostState
 from counterfoil.record.money import CURRENCY, dollars
+from counterfoil.record.times import moment_ms
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.surfaces import metering
 from counterfoil.tenancy.directory import Directory, wall_ms
@@ -212,10 +212,7 @@ def _answer(asked: Calculation, usage: Usage, charge: Charge, digest: str) -> di
 
 
 def _moment(text: str | None) -> int:
-    if text is None:
-        return wall_ms()
-    moment = dt.datetime.fromisoformat(text)
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp() * 1000)
+    return wall_ms() if text is None else moment_ms(text)
 
 
 def _usage(given: dict[str, Any]) -> Usage | None:

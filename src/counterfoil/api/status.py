@@ -7,7 +7,6 @@ series multiplies. Names follow Prometheus' conventions: a prefix, base units, `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -19,6 +18,7 @@ from starlette.responses import Response
 
 from counterfoil.api import answers
 from counterfoil.api.parts import Figures, Health
+from counterfoil.record.times import timestamp
 
 _COUNTERS: Final = (
     ("admitted", "counterfoil_calls_admitted", "Calls taken in: admitted = settled + open + refused."),
@@ -89,14 +89,10 @@ def summary(now: Figures) -> dict[str, Any]:
                 "p99": waits.p99_ms,
             },
             "unwitnessed": now.unwitnessed,
-            "last_checkpoint_at": None if checkpoint_ms is None else _time(checkpoint_ms),
+            "last_checkpoint_at": None if checkpoint_ms is None else timestamp(checkpoint_ms),
         },
         "disk": {"free_bytes": now.disk_free_bytes, "reserve_bytes": now.disk_reserve_bytes},
     }
-
-
-def _time(unix_ms: int) -> str:
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class _Reading(Collector):

@@ -20,6 +20,7 @@ from counterfoil.api import answers
 from counterfoil.api.auth import Guard, key_first
 from counterfoil.errors import CallerFault
 from counterfoil.record.record import CapturePolicy, PlaybackMode
+from counterfoil.record.times import to_ms
 from counterfoil.tenancy.admin import GRACE_MS_MAX, LIST_MAX, UNSET, Admin, Unset
 from counterfoil.tenancy.authority import Authority
 from counterfoil.tenancy.directory import Directory
@@ -488,6 +489,6 @@ def _moment(moment: datetime | None) -> int | None:
     if moment is None:
         return None
     try:
-        return round(moment.timestamp() * 1000)
-    except (OverflowError, ValueError, OSError) as error:
+        return to_ms(moment)
+    except (OverflowError, ValueError) as error:
         raise CallerFault("invalid_field", "This time is out of range.", param="expires_at") from error

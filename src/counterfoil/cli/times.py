@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Final
 
 from counterfoil.errors import ConfigError
+from counterfoil.record import times
 
 _UNITS_MS: Final = {
     "s": 1_000,
@@ -34,7 +34,6 @@ def moment_ms(text: str, now_ms: int) -> int | None:
     if _DURATION.match(text):
         return now_ms + duration_ms(text)
     try:
-        moment = datetime.fromisoformat(text)
+        return times.moment_ms(text)
     except ValueError as error:
         raise ConfigError(f"{text!r} is not a time; write 30d, 2026-12-31, 2026-12-31T18:00Z or never.") from error
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

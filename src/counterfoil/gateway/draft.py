@@ -12,7 +12,6 @@ dispatched both are admission to answer. Of a played recording they say how it w
 from __future__ import annotations
 
 import time
-from functools import lru_cache
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -26,6 +25,7 @@ from counterfoil.pricing.fees import byok_fee
 from counterfoil.record.charge import NOTHING_SERVED, Charge
 from counterfoil.record.links import linked
 from counterfoil.record.record import Attempt, CapturePolicy, Idempotency, PlaybackMode, Record
+from counterfoil.record.times import timestamp
 from counterfoil.record.usage import UsageSource, served_instead
 from counterfoil.routing.plan import Target
 from counterfoil.surfaces.base import Call, Reading
@@ -33,18 +33,6 @@ from counterfoil.surfaces.base import Call, Reading
 CLIENT_LEFT = 499
 MESSAGE_LENGTH_MAX = 500
 _NS_PER_MS = 1_000_000
-
-
-def timestamp(unix_ms: int) -> str:
-    """``unix_ms`` as RFC 3339 in UTC with milliseconds."""
-    seconds, ms = divmod(unix_ms, 1000)
-    return f"{_second(seconds)}.{ms:03d}Z"
-
-
-@lru_cache(maxsize=16)
-def _second(seconds: int) -> str:
-    """A second's part of a timestamp; thousands of calls share one."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def milliseconds(ns: int) -> float:

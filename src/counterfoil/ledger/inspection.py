@@ -24,11 +24,12 @@ from counterfoil.ledger.handover import PublicKeys
 from counterfoil.ledger.rows import GENERATION_COLUMNS, MS_PER_DAY, columns_of
 from counterfoil.ledger.signing import writer_name
 from counterfoil.pricing.book import PriceBook
-from counterfoil.pricing.reprice import differences, fee_holds, moment, reprice
+from counterfoil.pricing.reprice import differences, fee_holds, reprice
 from counterfoil.record import codec, ids
 from counterfoil.record.charge import LineState
 from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import CaptureInfo, CaptureState, Record
+from counterfoil.record.times import recorded_ms
 
 _COMPARED: Final = [name.strip() for name in GENERATION_COLUMNS.split(",")][4:-1]
 _RECOMPUTABLE: Final = (LineState.PRICED, LineState.FALLBACK, LineState.UNPRICED)
@@ -82,7 +83,7 @@ class Inspector:
         self.bodies += sealed is not None
         try:
             record = _decode(data)
-            at_ms = moment(record.created_at)
+            at_ms = recorded_ms(record.created_at)
             made = _columns(record, at_ms)
             if not data.endswith(codec.closing(record.capture)):
                 raise ValueError("its capture is not at its end")

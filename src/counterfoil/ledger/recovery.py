@@ -6,21 +6,19 @@ charged, nobody can say any more; so usage is absent, the cost unknown, and the 
 
 from __future__ import annotations
 
-import time
-
 from counterfoil.errors import GatewayFault
 from counterfoil.ledger.settlement import NO_SLOT, Intent, Settlement
 from counterfoil.record.charge import CostState
 from counterfoil.record.links import linked
 from counterfoil.record.record import CapturePolicy, CaptureState, Record
+from counterfoil.record.times import timestamp
 
 
 def interrupted(intent: Intent, now_ms: int) -> Settlement:
     """The settlement of a call found open at ``now_ms`` (Unix milliseconds)."""
     fault = GatewayFault("interrupted")
-    seconds, ms = divmod(intent.created_at_ms, 1000)
     record = Record(
-        created_at=f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ms:03d}Z",
+        created_at=timestamp(intent.created_at_ms),
         request_id=intent.request_id,
         team_id=intent.team_id,
         app_id=intent.app_id,

@@ -38,7 +38,6 @@ run shows all of them.
 
 from __future__ import annotations
 
-import datetime as dt
 import difflib
 import itertools
 import re
@@ -52,6 +51,7 @@ from counterfoil.errors import ConfigError
 from counterfoil.pricing import meters as m
 from counterfoil.pricing.overlay import Adjustment, ByokFee, Fee, Overlay, OwnPrice, Serves
 from counterfoil.pricing.rates import DAY_NAMES, Band, Rate, Window, exact, multiplied
+from counterfoil.record.times import moment_ms
 
 FILE_CHARACTERS_MAX: Final = 16 * 1024 * 1024
 """The largest price file that is read; an import of every model that LiteLLM lists has about 1 MB."""
@@ -226,13 +226,10 @@ class _Reader:
         """A UTC date or date-time as Unix milliseconds."""
         word = self.text(node)
         try:
-            moment = dt.datetime.fromisoformat(word)
+            return moment_ms(word)
         except ValueError:
             self.wrong(node, f"expected a date such as 2026-01-31 or 2026-01-31T12:00:00Z, not {word}")
             return 0
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=dt.UTC)
-        return (moment - _EPOCH) // dt.timedelta(milliseconds=1)
 
     def clock(self, node: yaml.Node) -> int:
         """A time of day as minutes."""
@@ -243,7 +240,6 @@ class _Reader:
         return int(match[1]) * 60 + int(match[2])
 
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _INTEGER_MAX = (1 << 63) - 1
 _SCOPE = ("name", "provider", "model", "team", "from", "to")
 

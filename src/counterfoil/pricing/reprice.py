@@ -7,11 +7,8 @@ the record's own book they must be the stored ones, bit for bit. Nothing is ever
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -22,9 +19,8 @@ from counterfoil.pricing.fees import byok_fee
 from counterfoil.record.charge import NOTHING_SERVED, Charge, CostState, Line, LineState
 from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import Attempt, Record
+from counterfoil.record.times import recorded_ms
 from counterfoil.record.usage import ABSENT, Usage
-
-_EPOCH_DAY: Final = dt.date(1970, 1, 1).toordinal()
 
 
 class Tried(Struct, frozen=True):
@@ -65,11 +61,11 @@ decode = msgspec.json.Decoder(Priced).decode
 def reprice(book: PriceBook, record: Record | Priced, at_ms: int | None = None) -> Charge:
     """What the call of ``record`` costs under ``book``: the sum over every attempt that was charged.
 
-    ``at_ms`` is the :func:`moment` of the record, for whoever knows it already.
+    ``at_ms`` is when the record was made, in Unix milliseconds, for whoever knows it already.
     """
     attempts = record.attempts
     if at_ms is None:
-        at_ms = moment(record.created_at)
+        at_ms = recorded_ms(record.created_at)
     if len(attempts) == 1 and attempts[0].cost_nanos is not UNSET:
         return _attempt(book, record, attempts[0], at_ms, final=True)
     charges = [
@@ -87,7 +83,7 @@ def refee(book: PriceBook, record: Record | Priced) -> Charge | UnsetType:
     own = [attempt for attempt in record.attempts if attempt.key_source == "team" and attempt.cost_nanos is not UNSET]
     if not own:
         return UNSET
-    at_ms = moment(record.created_at)
+    at_ms = recorded_ms(record.created_at)
     paid = total([_attempt(book, record, attempt, at_ms, final=attempt is record.attempts[-1]) for attempt in own])
     last = own[-1]
     return byok_fee(book, paid, last.provider, last.model, record.team_id, at_ms)
@@ -159,17 +155,6 @@ def _attempt(book: PriceBook, record: Record | Priced, attempt: Attempt | Tried,
 
 def _or_none(value: int | UnsetType | None) -> int | None:
     return None if value is UNSET else value
-
-
-def moment(created_at: str) -> int:
-    """A record's ``created_at`` (``2026-01-31T12:00:00.000Z``) as Unix milliseconds."""
-    return _minute(created_at[:16]) + int(created_at[17:19]) * 1_000 + int(created_at[20:23])
-
-
-@lru_cache(maxsize=4096)
-def _minute(text: str) -> int:
-    days = dt.date.fromisoformat(text[:10]).toordinal() - _EPOCH_DAY
-    return days * 86_400_000 + int(text[11:13]) * 3_600_000 + int(text[14:16]) * 60_000
 
 
 class Sums(Struct):

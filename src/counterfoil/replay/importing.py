@@ -15,7 +15,6 @@ from typing import Final
 from counterfoil.capture.body import Capture
 from counterfoil.errors import ConfigError, Fault
 from counterfoil.folder import DataFolder
-from counterfoil.gateway.draft import timestamp
 from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.recordings import IMPORTED
 from counterfoil.ledger.settlement import NO_SLOT, Settlement
@@ -23,6 +22,7 @@ from counterfoil.providers.classify import fault_of
 from counterfoil.record.charge import PLAYED
 from counterfoil.record.ids import IdSource
 from counterfoil.record.record import CapturePolicy, Record
+from counterfoil.record.times import timestamp
 from counterfoil.replay.cassette import Cassette, Interaction
 from counterfoil.surfaces import registry
 from counterfoil.surfaces.base import Call, Reading, Request, Surface

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from counterfoil.record.record import CapturePolicy, PlaybackMode
+from counterfoil.record.times import LAST_MS, timestamp
 from counterfoil.tenancy.keys import KeyKind
 
 
@@ -90,16 +90,7 @@ def plain(document: Struct) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for name, value in msgspec.to_builtins(document).items():
         if name.endswith("_ms"):
-            shown[f"{name[:-3]}_at".replace("at_at", "at")] = None if value is None else _moment(value)
+            shown[f"{name[:-3]}_at".replace("at_at", "at")] = None if value is None else timestamp(min(value, LAST_MS))
         else:
             shown[name] = value
     return shown
-
-
-def _moment(unix_ms: int) -> str:
-    seconds, milliseconds = divmod(unix_ms, 1000)
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return "9999-12-31T23:59:59.999Z"
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"

@@ -21,7 +21,8 @@ from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.reserve import Reserve
 from counterfoil.ledger.settlement import Settlement
 from counterfoil.record.record import CapturePolicy, CaptureState
-from emulators.control import START_MS, request_id, settlement, timestamp
+from counterfoil.record.times import timestamp
+from emulators.control import START_MS, request_id, settlement
 from emulators.ledgers import all_ids, intent, opened, settle_all, verified
 from emulators.waiting import PATIENCE_S, until
 

@@ -13,7 +13,7 @@ from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.charging import total
 from counterfoil.pricing.drift import drift
 from counterfoil.pricing.fees import byok_fee
-from counterfoil.pricing.reprice import Comparison, arithmetic, differences, moment, refee, reprice
+from counterfoil.pricing.reprice import Comparison, arithmetic, differences, refee, reprice
 from counterfoil.record.charge import Charge, CostState
 from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import Attempt, Record
@@ -59,12 +59,6 @@ def record(book: PriceBook, *tries: tuple[str, str, Usage], tier: str | None = N
         cost_reason=charge.reason, service_tier=tier, book=book.digest,
         attempts=tuple(attempt(number, *tried, one) for number, (tried, one) in numbered),
     )  # fmt: skip
-
-
-def test_a_moment_is_read_to_the_millisecond() -> None:
-    """The time of a record is the Unix time its text says."""
-    assert moment(CREATED) == NOON
-    assert moment("2024-02-29T23:59:59.999Z") == 1_709_251_199_999
 
 
 @pytest.mark.parametrize("tier", [None, "flex", "nonesuch"])
