@@ -84,8 +84,9 @@ def read(body: bytes, media_type: str) -> Said:
     values = list(_values(body, media_type))
     if not values:
         return _plain(body, media_type)
+    streamed = media_type.startswith("text/event-stream")
     for value in values:
-        _read(draft, value)
+        _read(draft, value, streamed=streamed)
     told = draft.said()
     if told == Said() and not any(_KNOWN & value.keys() for value in values):
         return _plain(body, "")  # vectors, images: only their bytes can be compared
@@ -121,7 +122,7 @@ def _json(data: bytes) -> Any:
         return None
 
 
-def _read(draft: _Draft, value: Object) -> None:
+def _read(draft: _Draft, value: Object, *, streamed: bool) -> None:
     """One value: a whole answer, or one frame of a stream."""
     kind = value.get("type")
     if isinstance(kind, str) and kind.startswith("response."):
@@ -130,7 +131,7 @@ def _read(draft: _Draft, value: Object) -> None:
         _messages_event(draft, value)
     elif "choices" in value:
         for choice in _objects(value["choices"]):
-            _choice(draft, choice)
+            _choice(draft, choice, streamed=streamed)
     elif "candidates" in value:
         for candidate in _objects(value["candidates"]):
             for part in _objects(_object(candidate.get("content")).get("parts")):
@@ -147,10 +148,12 @@ def _read(draft: _Draft, value: Object) -> None:
         _add(draft.text, value.get("delta"))
 
 
-def _choice(draft: _Draft, choice: Object) -> None:
+def _choice(draft: _Draft, choice: Object, *, streamed: bool) -> None:
+    """What one choice says. Perplexity's frames hold a message beside the delta: all that was said so far."""
     _add(draft.text, choice.get("text"))
     index = choice.get("index", 0)
-    for message in (_object(choice.get("message")), _object(choice.get("delta"))):
+    names = ("delta",) if streamed and "delta" in choice else ("message", "delta")
+    for message in (_object(choice.get(name)) for name in names):
         content = message.get("content")
         _add(draft.text, content)
         for part in _objects(content):

@@ -116,6 +116,9 @@ def _frames(body: bytes) -> Iterator[Any]:
             if kind.endswith(".delta") and isinstance(frame.get("delta"), str):
                 yield {"text": frame["delta"]}
         else:
+            for choice in map(mapping, sequence(frame.get("choices"))):
+                if "delta" in choice:
+                    choice.pop("message", None)  # Perplexity's: all that was said so far
             yield frame
 
 

@@ -111,6 +111,15 @@ def test_a_stream_says_the_same_as_the_whole(protocol):
     assert read(STREAMS[protocol], "text/event-stream; charset=utf-8") == Said("Hi there", tool_calls=(CALL,))
 
 
+def test_a_message_beside_the_delta_says_nothing_new():
+    """Perplexity's frames repeat all that was said so far; its whole answers have an empty delta beside the message."""
+    words = [("He", "He"), ("llo", "Hello"), ("", "Hello")]
+    frames = [{"choices": [{"delta": {"content": new}, "message": {"content": so_far}}]} for new, so_far in words]
+    assert read(sse(*frames), "text/event-stream") == Said(text="Hello")
+    whole = {"choices": [{"delta": {"content": ""}, "message": {"content": "Hello"}}]}
+    assert read(json.dumps(whole).encode(), "application/json") == Said(text="Hello")
+
+
 def test_gemini_array_stream():
     """Gemini's growing JSON array is read like its event stream."""
     body = json.dumps([{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("Hi ", "there")])

@@ -123,6 +123,16 @@ def test_what_a_stream_writes(end: str) -> None:
     assert found.pieces == ("ab",)
 
 
+def test_what_a_frame_repeats_is_written_once() -> None:
+    """Perplexity's frames hold all that was said so far beside what is new."""
+    words = [("He", "He"), ("llo", "Hello"), ("", "Hello")]
+    frames = [{"choices": [{"delta": {"content": new}, "message": {"content": so_far}}]} for new, so_far in words]
+    body = "".join(f"data: {json.dumps(frame)}\n\n" for frame in frames)
+    found = prose.answered(body.encode(), streamed=True)
+    assert found is not None
+    assert found.pieces == ("Hello",)
+
+
 def test_no_more_is_counted_than_any_model_reads() -> None:
     """Beyond the bound nothing is estimated."""
     long = "a" * (prose.CHARACTERS_MAX + 1)
