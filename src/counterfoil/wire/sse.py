@@ -129,14 +129,19 @@ class Cutter:
 
 
 def fields(frame: bytes) -> tuple[bytes, bytes]:
-    """The event name and the data of a whole frame, each empty when absent; several data lines are joined by LF."""
+    """The event name and the data of a whole frame, each empty when absent; several data lines are joined by LF.
+
+    A field ``error``, which no standard knows, is how llama.cpp and its kin end a stream that failed: an event of that
+    name, with its value as data.
+    """
     if frame.startswith(b"data: ") and frame.find(b"\n") == len(frame) - 2 and b"\r" not in frame:
         return b"", frame[6:-2]
     event = b""
     data: list[bytes] = []
     for line in frame.removeprefix(BOM).splitlines():
         name, _, value = line.partition(b":")
-        if name == b"data":
+        if name in (b"data", b"error"):
+            event = name if name == b"error" else event
             data.append(value.removeprefix(b" "))
         elif name == b"event":
             event = value.removeprefix(b" ")

@@ -347,6 +347,15 @@ ERRORS = {
         "rate_limited",
         "RESOURCE_EXHAUSTED: q",
     ),
+    "llama.cpp": (
+        CHAT,
+        [
+            *CHAT_STREAM[:2],
+            b'error: {"detail":"no","error":{"code":500,"message":"no room","type":"server_error"}}\n\n',
+        ],
+        "stream_error",
+        "server_error: no room",
+    ),
     "image": (
         IMAGES,
         events({"type": "error", "error": {"type": "image_error", "message": "no"}}),

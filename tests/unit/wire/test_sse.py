@@ -52,6 +52,7 @@ def test_frames_are_the_same_at_every_cut(stream: bytes, size: int):
         (b"\xef\xbb\xbfdata: x\n\n", (b"", b"x")),
         (b"\ndata: x\n\n", (b"", b"x")),
         (b"data: x", (b"", b"x")),
+        (b"error: {}\n\n", (b"error", b"{}")),
     ],
 )
 def test_fields_of_a_frame(frame: bytes, expected: tuple[bytes, bytes]):
