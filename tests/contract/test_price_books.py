@@ -155,3 +155,11 @@ def test_a_lost_book_is_found(years: Years) -> None:
     assert done.returncode == 1
     assert years.books[0] in done.stdout + done.stderr
     assert years.gateway.command("ledger", "verify").stdout.startswith("Intact")
+
+
+def test_a_book_and_a_price_file_are_two_answers(years: Years) -> None:
+    """Which of them is meant cannot be told."""
+    asked = ("ledger", "reprice", "--book", "bundled", "--prices-file", "prices.yaml")
+    done = years.gateway.command(*asked, check=False)
+    assert done.returncode == 1
+    assert "--book or --prices-file, not both" in done.stderr

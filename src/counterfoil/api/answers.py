@@ -29,10 +29,12 @@ _encode = msgspec.json.Encoder().encode
 ERRORS: Final[dict[str, tuple[int, str]]] = {
     "missing_id": (400, "The id is missing or empty. It is checked before the key."),
     "invalid_request": (400, "A parameter or the body is not valid; field names it."),
+    "missing_required_fields": (400, "A calculation of a price lacks what fields names."),
     "unauthorised": (401, "The key is missing or cannot be used; reason says which."),
     "forbidden": (403, "The key may not do that; needs names the scope."),
     "not_found": (404, "There is no such thing in the reader's team. Another team's looks exactly the same."),
     "no_content": (404, "The record has no bodies (any more); reason says why."),
+    "pricing_not_found": (404, "No price is known for this; message says of what."),
     "no_such_endpoint": (404, "There is no such path."),
     "method_not_allowed": (405, "The path does not take this method; the header Allow lists those it takes."),
     "conflict": (409, "The thing is in a state, or has a name, that does not allow this."),

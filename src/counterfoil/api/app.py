@@ -84,14 +84,15 @@ def build(parts: ControlParts) -> FastAPI:
     app.add_exception_handler(RequestValidationError, answers.on_invalid)
     app.add_exception_handler(Exception, answers.on_bug)
     strict: Any = {"dependencies": [Depends(parameters.known_only)], "responses": parameters.REFUSED}
-    lookup.add(app, parts)
+    lookups = lookup.Lookup(parts)
+    lookup.add(app, lookups)
     app.include_router(generations.router(parts), **strict)
     if parts.replayer is not None:
         app.include_router(replay.router(replay.ReplayParts(parts.directory, parts.replayer)), **strict)
     if parts.runs is not None:
         app.include_router(replays.router(replays.ReplaysParts(parts.directory, parts.runs)), **strict)
     app.include_router(ledger.router(parts), **strict)
-    lookup.add_by_path(app, parts)
+    lookup.add_by_path(app, lookups)
     app.include_router(models.router(parts))
     app.include_router(tenancy.router(parts.admin, parts.directory), **strict)
     app.include_router(pricing.router(parts.book, pricing.team_of(parts.directory)), **strict)

@@ -100,9 +100,8 @@ class DirectRoute(APIRoute):
         return self.endpoint
 
 
-def add(app: FastAPI, parts: ControlParts) -> None:
+def add(app: FastAPI, lookup: Lookup) -> None:
     """Add ``GET /v1/generations``, the path that is asked most. A route documents it, :class:`Shortcut` serves it."""
-    lookup = Lookup(parts)
     app.add_middleware(Shortcut, endpoint=lookup.by_query)
     _direct(
         app,
@@ -114,9 +113,8 @@ def add(app: FastAPI, parts: ControlParts) -> None:
     )
 
 
-def add_by_path(app: FastAPI, parts: ControlParts) -> None:
+def add_by_path(app: FastAPI, lookup: Lookup) -> None:
     """Add the paths that hold an id: last, because they match the fixed names beside them too."""
-    lookup = Lookup(parts)
     _direct(
         app,
         "/v1/generations/{id}",

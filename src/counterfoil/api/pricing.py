@@ -169,7 +169,7 @@ def _calculate(book: PriceBook, body: bytes, team: str | None) -> Response:
         return answers.refusal("invalid_request", message=str(error))
     if not asked.provider or not asked.model or asked.usage is None:
         missing = [name for name in _REQUIRED if getattr(asked, name) in (None, "")]
-        return _said({"error": "missing_required_fields", "fields": missing}, 400)
+        return answers.refusal("missing_required_fields", fields=missing)
     usage = _usage(asked.usage)
     if usage is None:
         return answers.refusal("invalid_request", field="usage", message="This is not a usage object.")
@@ -187,12 +187,8 @@ def _calculate(book: PriceBook, body: bytes, team: str | None) -> Response:
     plan = book.plan(asked.provider, asked.model, at_ms, service_tier=asked.service_tier, team_id=team)
     sheet = plan.sheet(usage.prompt_tokens)
     if charge.state is CostState.UNKNOWN and not sheet.priced and not sheet.free:
-        return _said({"error": "pricing_not_found", "message": charge.reason}, 404)
+        return answers.refusal("pricing_not_found", message=charge.reason)
     return answers.json(_answer(asked, usage, charge, book.digest))
-
-
-def _said(beside: dict[str, Any], status: int) -> Response:
-    return answers.json({"ok": False, **beside}, status)
 
 
 def _answer(asked: Calculation, usage: Usage, charge: Charge, digest: str) -> dict[str, Any]:

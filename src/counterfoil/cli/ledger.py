@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -136,25 +136,15 @@ def reprice_(
 ) -> None:
     """Show what the calls would have cost under another book. Nothing is changed."""
     tame_collector()
+    if book is not None and prices_file is not None:
+        raise ConfigError("Give --book or --prices-file, not both.")
     selection = records.where(selection, where)
-    remote = source.remote()
-    if remote is None:
-        folder = DataFolder.existing(source.root)
-        if book is not None:
-            other = book_named(book, source)
-        else:
-            other = _other_book(prices_file, lambda: _newest_stored(folder))
-        reader = LedgerReader(folder)
-        try:
+    other = _newest_catalog(prices_file, source) if book is None else book_named(book, source)
+    if source.remote() is None:
+        with records.reader(source) as reader:
             wanted = selection.filter()
             comparison = _compared(reader.canonical(wanted), reader.summary(wanted).records, other)
-        finally:
-            reader.close()
     else:
-        if book is not None:
-            other = book_named(book, source)
-        else:
-            other = _other_book(prices_file, lambda: PriceBook(remote.read("/v1/pricing/book")))
         with records.opened(source) as ledger:
             total = ledger.summary(selection)["records"]
             comparison = _compared(records.every(ledger, selection), total, other)
@@ -174,18 +164,10 @@ def _compared(rows: Iterable[bytes], total: int, other: PriceBook) -> Comparison
     return comparison
 
 
-def _newest_stored(folder: DataFolder) -> PriceBook | None:
-    known = books.stored(folder.books)
-    return books.load(folder.books, known[-1][0]) if known else None
-
-
-def _other_book(prices_file: Path | None, in_force: Callable[[], PriceBook | None]) -> PriceBook:
+def _newest_catalog(prices_file: Path | None, source: Source) -> PriceBook:
     """The newest catalogue under a price file, or under the operator's own prices as they are in force."""
-    catalog = books.bundled_catalog()
-    if prices_file is not None:
-        return PriceBook.build(catalog, read_overlay(prices_file))
-    now = in_force()
-    return PriceBook.build(catalog) if now is None else PriceBook.build(catalog, now.overlay)
+    overlay = book_named(None, source).overlay if prices_file is None else read_overlay(prices_file)
+    return PriceBook.build(books.bundled_catalog(), overlay)
 
 
 def _show_comparison(comparison: Comparison, digest: str, *, as_json: bool) -> None:

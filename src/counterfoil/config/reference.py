@@ -20,6 +20,7 @@ _SECTIONS: Final = (
     ("EstimatesConfig", "estimates."),
     ("PlaybackConfig", "playback."),
     ("IdempotencyConfig", "idempotency."),
+    ("ReplaysConfig", "replays."),
     ("LedgerConfig", "ledger."),
     ("Limits", "limits."),
     ("ServerConfig", "server."),

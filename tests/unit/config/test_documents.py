@@ -46,6 +46,11 @@ def test_the_examples_are_configurations(example: str) -> None:
     config.parse(example, "page", {"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"})
 
 
+def test_every_part_has_its_place_in_the_tables() -> None:
+    """A key is documented wherever its struct stands."""
+    assert set(schema()["$defs"]) == {name for name, _ in reference._SECTIONS}
+
+
 def test_references_lead_somewhere() -> None:
     """Every reference inside the schema names a part that is there."""
     whole = schema()
