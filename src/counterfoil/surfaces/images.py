@@ -119,7 +119,7 @@ class ImagesMeter(StreamMeter):
             return self.complain({"type": "error", **body})
         self.output_seen = self.output_seen or "b64_json" in body
         kind = str(body.get("type") or name.decode("latin-1"))
-        if not kind.endswith(".completed"):
+        if not body or not kind.endswith(".completed"):
             return PASS
         self.note(body)
         self._count(body.get("quality"), body.get("size"), 1)

@@ -83,7 +83,7 @@ class MessagesMeter(StreamMeter):
                 self.endings += self._reading.finish_reason is not None
                 if self._use(body.get("usage")):
                     self._usage_final = True
-            case "message_stop":
+            case "message_stop" if body:
                 self._reading.complete = True
                 return END
             case "error":

@@ -84,7 +84,7 @@ class ResponsesMeter(StreamMeter):
             return PASS
         body = mapping(parse(data))
         kind = body.get("type") or name.decode("latin-1")
-        if kind in _ENDS:
+        if kind in _ENDS and body:  # a name over half an object is the end of a connection, not of an answer
             self.body(body.get("response"))
             self._reading.complete = True
             return END

@@ -48,6 +48,7 @@ _LESSONS = 16
 """Templates are learned so many times a stream; where every frame differs, trying on is wasted."""
 
 _CLOSED = (b"}\n\n", b"}\r\n\r\n")
+_CLOSING = (b"}", b"]")
 _EVENTS = (b"data:", b"event:")
 _NULLS = (b":null", b": null")
 
@@ -117,6 +118,8 @@ class StreamMeter:
         """Fill the reading from what was seen, usage above all. May be called more than once."""
         reading = self._reading
         reading.usage = metering.usage_of(self._usage)
+        if reading.service_tier is None and "service_tier" in self._usage:  # Mistral's
+            reading.service_tier = text(self._usage["service_tier"])
         if not self._usage.keys().isdisjoint(metering.COSTS):
             reading.provider_cost_nanos = metering.cost_nanos_of(self._usage)
 
@@ -146,7 +149,9 @@ class StreamMeter:
             self._ended = True
             self._quick = False
             rest = self._cutter.rest()
-            if rest is not None:
+            if rest is not None and rest.head and not rest.raw.rstrip().endswith(_CLOSING):
+                self._held.append(rest.raw)  # broken off: what its beginning announced did not come
+            elif rest is not None:
                 leaving.append(self._take(rest.raw, rest.head))
             leaving += self._held
             self._held.clear()

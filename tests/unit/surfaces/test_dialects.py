@@ -85,6 +85,14 @@ def test_an_unspecified_number_says_nothing(bench):
     assert (blocked.complete, blocked.finish_reason) == (True, "PROHIBITED_CONTENT")
 
 
+def test_the_tier_may_stand_in_the_usage(bench):
+    """Mistral says there which tier served; a tier beside the usage is believed first."""
+    used = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7, "service_tier": "flex"}
+    assert bench.whole(CHAT, {"choices": [], "usage": used}).service_tier == "flex"
+    assert bench.whole(CHAT, {"choices": [], "usage": used, "service_tier": "default"}).service_tier == "default"
+    assert bench.whole(CHAT, {"choices": [], "usage": used | {"service_tier": None}}).service_tier is None
+
+
 @pytest.mark.parametrize("end", [b"data: [DONE] \n\n", b"data:[DONE]\n\n", b"data: [DONE] \n", b"data:  [DONE]\t\n\n"])
 @pytest.mark.parametrize("size", [0, 1, 5])
 def test_the_end_marker_may_have_blanks_around_it(bench, end: bytes, size: int):

@@ -426,6 +426,36 @@ def test_streams_that_break_off(bench, name: str, size: int):
     assert (played.reading.complete, played.reading.usage.source) == (False, source)
 
 
+@pytest.mark.parametrize("pad", [0, 2_000_000], ids=["short", "long"])
+@pytest.mark.parametrize(
+    ("path", "frames"),
+    [
+        (RESPONSES, RESPONSES_STREAM),
+        (MESSAGES, MESSAGES_STREAM),
+        (IMAGES, IMAGE_STREAM),
+        (GEMINI, GEMINI_STREAM),
+    ],
+    ids=["responses", "messages", "images", "gemini"],
+)
+def test_an_end_that_broke_off_is_no_end(bench, path: str, frames: list[bytes], pad: int):
+    """The last frame's name may have come; what it names must have come too, wherever inside it the break is.
+
+    Of a long frame only the end is known, so a break behind a brace there looks like an end; its usage was read, then.
+    """
+    *begun, last = frames
+    if pad:
+        last = last.replace(b"{", b'{"pad":"%b",' % (b"A" * pad), 1)
+    size = len(last.rstrip())
+    places = {size - 1, size - 2, size // 2, 40, *range(30, size - 1, 1 if size < 5000 else size // 3)}
+    for at in places:
+        if pad and last[:at].endswith((b"}", b"]")):
+            continue
+        stream = b"".join(begun) + last[:at]
+        played = bench.play(path, stream, 65_536)
+        assert played.delivered == stream
+        assert not played.reading.complete, last[:at][-60:]
+
+
 def test_gemini_frames_after_a_finish_with_more_output(bench):
     """Models that write a finish reason into every frame stream on, one frame behind."""
     frames = data(part("a", "STOP"), part("b", "STOP"), part("c", "STOP", candidatesTokenCount=5))
