@@ -1,4 +1,4 @@
-"""A pytest plugin: recordings answer an application's tests, offline and free (``pip install counterfoil[pytest]``).
+"""A pytest plugin: recordings answer an application's tests, offline and free (the extra ``pytest``).
 
 ::
 

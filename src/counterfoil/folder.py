@@ -85,7 +85,8 @@ class DataFolder:
     def existing(cls, root: Path) -> DataFolder:
         """Open a folder that must be there, for commands that read. Raises :class:`ConfigError` when it is not."""
         if not (root / "VERSION").is_file():
-            raise ConfigError(f"There is no Counterfoil data in {root}. Name the gateway's data folder with --data.")
+            said = f"There is no Counterfoil data in {root.absolute()}. Name the gateway's data folder with --data."
+            raise ConfigError(said)
         folder = cls(root)
         folder._check_version()
         return folder

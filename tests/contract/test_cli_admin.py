@@ -183,7 +183,7 @@ MISTAKES = [
     pytest.param(["keys", "create", "--team", "a", "--expires", "soon"], 1, "'soon' is not a time", id="bad time"),
     pytest.param(["keys", "create", "--team", "a", "--expires", "2020-01-01"], 1, "expired already", id="past"),
     pytest.param(["keys", "create", "--scopes", "fly"], 1, "There is no scope 'fly'", id="bad scope"),
-    pytest.param(["keys", "list", "--data", "nowhere"], 1, "There is no Counterfoil data in nowhere", id="no data"),
+    pytest.param(["keys", "list", "--data", "nowhere"], 1, "/nowhere. Name the gateway's data folder", id="no data"),
     pytest.param(
         ["keys", "revoke", "x", "--data", "nowhere"], 1, "There is no Counterfoil data", id="no data to change"
     ),

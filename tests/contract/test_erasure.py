@@ -11,7 +11,7 @@ import pytest
 from counterfoil.cli import main
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
-from counterfoil.ledger.query import LedgerReader
+from counterfoil.ledger.query import Filter, LedgerReader
 from counterfoil.record.record import CapturePolicy
 from emulators.control import ControlPlane, request_id, serving, settlement, write
 
@@ -71,6 +71,17 @@ def test_a_person_is_erased_and_the_audit_says_by_whom(
     assert len(reasons) == 1
     assert actor in reasons.pop()
     assert main.run(["ledger", "verify", "--data", str(plane.folder.root)]) == 0
+
+
+def test_what_was_erased_does_not_pass_for_expired(plane: ControlPlane) -> None:
+    """Where a bulk run chooses, by the ledger's columns alone, the two are told apart as they are in the record."""
+    assert main.run(["generations", "erase", request_id(3), "--yes", "--data", str(plane.folder.root)]) == 0
+    reader = LedgerReader(plane.folder)
+    try:
+        found = [one.capture_state.value for one in reader.identities(Filter(team_id="acme", end_user="ann"), 10)]
+    finally:
+        reader.close()
+    assert found == ["stored", "erased", "not_captured"]
 
 
 def test_what_is_not_there_and_everything_are_refused(plane: ControlPlane, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def test_estimates_without_their_extra_are_refused(workers: str, tmp_path: Path)
         tmp_path, "--data", str(tmp_path / "data"), "--workers", workers,
         config="estimates: {tokens: true}\n", hides="bpe_openai",
     )  # fmt: skip
-    told(done, "estimates.tokens", "counterfoil[tokenizer]")
+    told(done, "estimates.tokens", "requirements/tokenizer.txt")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -16,7 +16,7 @@ _STYLE: Final = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8881;--accent:#2a7ae2}
 body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:0 auto;padding:1rem 1.5rem 4rem}
 h1{margin:.5rem 0 0}h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}
-code,.path{font-family:ui-monospace,monospace;font-size:.92em}a{color:var(--accent)}
+code,.path{font-family:ui-monospace,monospace;font-size:.92em;overflow-wrap:anywhere}a{color:var(--accent)}
 details{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0}
 summary{cursor:pointer;padding:.5rem .75rem}summary:hover{background:var(--soft)}
 details>div{padding:.25rem .75rem .75rem}

@@ -207,14 +207,15 @@ def descriptors(limit: int, settings: Config | None) -> Finding:
 def folder(root: Path) -> Iterator[Finding]:
     """Everything about one data folder."""
     if not root.exists():
-        yield Finding("data folder", State.WARNING, f"{root} does not exist yet; `counterfoil serve` makes it.")
+        said = f"{root.absolute()} does not exist yet; `counterfoil serve` makes it."
+        yield Finding("data folder", State.WARNING, said)
         return
     try:
         DataFolder.existing(root)
     except ConfigError as error:
         yield Finding("data folder", State.PROBLEM, str(error))
         return
-    yield Finding("data folder", State.GOOD, f"{root}, format {FORMAT_VERSION}")
+    yield Finding("data folder", State.GOOD, f"{root.absolute()}, format {FORMAT_VERSION}")
     yield permissions(root)
     yield lock(root)
     yield disk(shutil.disk_usage(root).free)

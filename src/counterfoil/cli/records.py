@@ -146,7 +146,7 @@ def opened(source: Source) -> Generator[Records]:
         yield _RemoteRecords(remote)
         return
     with reader(source) as ledger:
-        yield _LocalRecords(ledger, str(source.root))
+        yield _LocalRecords(ledger, str(source.root.absolute()))
 
 
 @contextmanager

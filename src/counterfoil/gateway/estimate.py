@@ -47,7 +47,10 @@ class Tokenizer:
 
     def __init__(self) -> None:
         if importlib.util.find_spec(PACKAGE) is None:
-            raise ConfigError('estimates.tokens needs the extra tokenizer: pip install "counterfoil[tokenizer]"')
+            raise ConfigError(
+                "estimates.tokens needs the extra tokenizer. In the clone: "
+                ".venv/bin/pip install --require-hashes --no-deps -r requirements/tokenizer.txt"
+            )
         self._encodings: dict[str, Any] = {}
 
     def load(self) -> Tokenizer:

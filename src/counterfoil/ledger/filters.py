@@ -57,6 +57,10 @@ GROUPS: Final = {
 _JUDGE: Final = f"g.replay_of IS NOT NULL AND g.replay_of >= '{JUDGE}'"
 """The column holds the link to the other record; ids of ours begin with `gen_`, which comes before `judge:`."""
 _RERUN: Final = f"g.replay_of IS NOT NULL AND g.replay_of < '{JUDGE}'"
+_STATE_NOW: Final = """
+    CASE WHEN g.capture_state <> 'stored' OR EXISTS (SELECT 1 FROM bodies b WHERE b.seq = g.seq) THEN g.capture_state
+        WHEN EXISTS (SELECT 1 FROM erasures e WHERE e.seq = g.seq) THEN 'erased' ELSE 'expired' END
+"""
 _INDEXED: Final = "(SELECT seq FROM indexed WHERE one = 1)"
 
 Statement = tuple[str, dict[str, Any]]
@@ -159,10 +163,10 @@ def scan(wanted: Filter, after: int, limit: int) -> Statement:
 
 
 def identities(wanted: Filter, limit: int) -> Statement:
-    """The statement of ids alone: id, whether its bodies are there, and what became of them when it was written."""
+    """The statement of ids alone: id, and the state of its bodies as of now."""
     conditions, values = _conditions(wanted)
     values["limit"] = limit
-    columns = "g.id AS id, EXISTS (SELECT 1 FROM bodies b WHERE b.seq = g.seq) AS kept, g.capture_state AS state"
+    columns = f"g.id AS id, {_STATE_NOW} AS state"
     source, found, _ = _source(wanted)
     statement = f"""
         SELECT {columns} FROM {source} WHERE {_all(*found, *conditions)}

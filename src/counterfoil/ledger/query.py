@@ -256,15 +256,12 @@ class LedgerReader:
             after = rows[-1][0]
 
     def identities(self, wanted: Filter, limit: int) -> list[Identity]:
-        """The ids of at most ``limit`` records of ``wanted``, by time of the id; no record is unpacked for it.
-
-        Bodies that are gone before their record said so are ``expired`` here, erased ones too.
-        """
+        """The ids of at most ``limit`` records of ``wanted``, by time of the id; no record is unpacked for it."""
         if not storable(wanted):
             return []
         with readable():
             rows = list(self._connection().execute(*identities(wanted, limit)))
-        found = [Identity(int.from_bytes(row[0], "big"), _state_now(row[1], row[2])) for row in rows]
+        found = [Identity(int.from_bytes(row[0], "big"), CaptureState(row[1])) for row in rows]
         return sorted(found, key=lambda one: one.value)
 
     def all(self) -> Iterator[StoredRecord]:
@@ -412,8 +409,3 @@ class LedgerReader:
         chain = Chain(writer_name(writer), sequence, digest.hex())
         data = self._unpacker().unpack(packed)
         return StoredRecord(ids.text(int.from_bytes(identity, "big")), team_id, data, chain, now, seq)
-
-
-def _state_now(kept: int, written: str) -> CaptureState:
-    state = CaptureState(written)
-    return state if kept or state is not CaptureState.STORED else CaptureState.EXPIRED

@@ -35,7 +35,10 @@ def announce(settings: Config, listener: socket.socket) -> None:
     shown = f"[{host}]" if ":" in host else host
     scheme = "https" if settings.server.tls_cert else "http"
     providers = ", ".join(settings.providers) or "none; set OPENAI_API_KEY or the like, or name one in counterfoil.yaml"
-    sys.stderr.write(
-        f"Counterfoil listens on {scheme}://{shown}:{port}  ·  data {settings.data}  ·  providers: {providers}\n"
+    parts = (
+        f"Counterfoil listens on {scheme}://{shown}:{port}",
+        f"data {settings.data.absolute()}",
+        f"providers: {providers}",
     )
+    sys.stderr.write("  ·  ".join(parts) + "\n")
     sys.stderr.flush()
