@@ -167,7 +167,7 @@ async def test_after_patience_the_caller_is_told(
         assert [getattr(each, "code", None) for each in told] == ["gateway:ledger_unavailable"] * 2
         disk.judge = lambda _: None
         await _healthy(ledger)
-        assert ledger.open_intents == 0
+        assert count_open(folder.journal) == 0
     reader = LedgerReader(folder)
     records = [msgspec.json.decode(stored.data) for stored in reader.all()][1:]
     reader.close()

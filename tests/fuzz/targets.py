@@ -41,7 +41,7 @@ from counterfoil.surfaces.base import Call, Reading, Request, Surface
 from counterfoil.surfaces.complaint import MESSAGE_MAX, complaint_of
 from counterfoil.tenancy import keys
 from counterfoil.tenancy.keys import KeyKind, KeyReason
-from counterfoil.wire import canonical, http1, sse
+from counterfoil.wire import canonical, sse
 from counterfoil.wire.json_array import ArrayCutter
 from counterfoil.wire.json_object import read, tail_object
 from counterfoil.wire.multipart import boundary_of, parts_of
@@ -295,14 +295,6 @@ def _texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def head(data: bytes) -> None:
-    """A value made safe holds one line of ASCII; a head of safe values has the lines that were put in."""
-    value = http1.safe_value(data.decode("utf-8", "replace"))
-    assert re.fullmatch(rb"[ -~]{0,256}", value)
-    lines = http1.head(b"HTTP/1.1 200 OK\r\n", [(b"x", value), (b"y", value)]).split(b"\r\n")
-    assert len(lines) == 5
-
-
 def canonical_body(data: bytes) -> None:
     """A body has a canonical form, which white space does not change."""
     media_type = "application/json" if data[:1] < b"\x80" else "multipart/form-data; boundary=b"
@@ -486,7 +478,6 @@ TARGETS: dict[str, Target] = {
         inflate,
         complaint,
         error_frame,
-        head,
         key,
         request_id,
         list_filter,

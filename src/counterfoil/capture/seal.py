@@ -193,10 +193,6 @@ class Sealer:
         """See :meth:`KeyRing.commitment`."""
         return self._ring.commitment(record_id, body)
 
-    def forget(self) -> None:
-        """Drop the cached keys, after a team's keys were destroyed or the store was lost and found."""
-        self._keys.clear()
-
     def _key(self, team_id: str) -> tuple[bytes, AESGCM, bytes]:
         key_id, key = self._ring.newest(team_id)
         entry = (key_id.to_bytes(4, "little"), key, _BODY_PURPOSE + team_id.encode())

@@ -315,7 +315,6 @@ class Repeats:
         except GatewayFault as unavailable:
             counters.refused += 1
             return unavailable
-        counters.settled += 1
         return None
 
     # In the thread.

@@ -71,14 +71,13 @@ PATHS_MAX = 4096
 
 
 class Counters(Struct):
-    """What this worker counted since it started: ``admitted == settled + refused`` + the calls in flight.
+    """What this worker counted since it started. Calls that were admitted are recorded, refused or in flight.
 
     ``refused`` counts calls whose record the ledger could not take; the ``unrecorded`` and ``rejected`` were never
     admitted.
     """
 
     admitted: int = 0
-    settled: int = 0
     refused: int = 0
     unrecorded: int = 0  # no valid key: answered, not recorded
     rejected: int = 0  # bytes that were no request
@@ -328,8 +327,6 @@ class Gateway:
         except GatewayFault as unavailable:
             fault = unavailable
             self.counters.refused += 1
-        else:
-            self.counters.settled += 1
         self._finish(exchange, draft, relay, record, fault, time.monotonic_ns() - now)
         if relay.over:
             self._forget(relay)
@@ -360,7 +357,6 @@ class Gateway:
             fault = unavailable
             self.counters.refused += 1
         else:
-            self.counters.settled += 1
             lines = refusal_lines(draft, record, time.monotonic_ns() - began)
         self.answer_fault(exchange, fault, draft.request_id, lines)
 

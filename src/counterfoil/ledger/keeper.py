@@ -9,6 +9,7 @@ starts anew.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -34,7 +35,6 @@ class Keeper:
         self._closing = False
         self._pages = 0
         self.wants_finish = False
-        self.checkpoints = 0
         self._thread = threading.Thread(target=self._run, name="counterfoil-keeper", daemon=True)
 
     def start(self) -> None:
@@ -46,21 +46,13 @@ class Keeper:
         if pages >= LOG_PAGES and not self._signal.is_set() and not self.wants_finish:
             self._signal.set()
 
-    @property
-    def log_pages(self) -> int:
-        return self._pages
-
     def finish(self, connection: apsw.Connection) -> None:
         """The writer's part: copy the rest. Raises :class:`apsw.Error`."""
         self.wants_finish = False
         overdue = self._pages >= LOG_PAGES_MAX
-        try:
-            connection.wal_checkpoint(
-                mode=apsw.SQLITE_CHECKPOINT_RESTART if overdue else apsw.SQLITE_CHECKPOINT_PASSIVE
-            )
-        except apsw.BusyError:
-            return  # another worker is copying, or a reader holds the log; the next commit asks again
-        self.checkpoints += 1
+        mode = apsw.SQLITE_CHECKPOINT_RESTART if overdue else apsw.SQLITE_CHECKPOINT_PASSIVE
+        with contextlib.suppress(apsw.BusyError):  # another worker copies, or a reader holds the log; it is asked again
+            connection.wal_checkpoint(mode=mode)
 
     def close(self) -> None:
         self._closing = True

@@ -45,7 +45,7 @@ RECOVERY_ROWS: Final = 512
 
 
 class Ledger:
-    """The writing end. ``admitted``, ``settled`` and ``refused`` count this process's calls since it opened."""
+    """The writing end."""
 
     def __init__(
         self,
@@ -66,9 +66,6 @@ class Ledger:
         self._witnesses = witnesses
         self._sweeper = Sweeper(eraser, active=log.number == 0)
         self._eraser = eraser
-        self.admitted = 0
-        self.settled = 0
-        self.refused = 0
 
     @classmethod
     def open(
@@ -153,11 +150,8 @@ class Ledger:
         """
         refusal = self._writer.refusal
         if refusal is not None:
-            self.refused += 1
             raise GatewayFault(refusal)
-        slot = self._log.admit(intent)
-        self.admitted += 1
-        return slot
+        return self._log.admit(intent)
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
         """Make ``settlement`` durable; the future is done when it is.
@@ -194,11 +188,6 @@ class Ledger:
     def depth(self) -> int:
         """Records that are not durable yet."""
         return self._writer.depth
-
-    @property
-    def open_intents(self) -> int:
-        """Calls of this worker that were admitted and have no record yet."""
-        return self._log.open_count
 
     @property
     def commits(self) -> int:
@@ -250,7 +239,6 @@ class Ledger:
         for slot in slots:
             release(slot)
         if fault is None:  # counted first: whoever is told may look
-            self.settled += len(waiters)
             self.waits.observe(wait_s, len(waiters))
         for waiter in waiters:
             if waiter is not None and not waiter.done():

@@ -146,7 +146,6 @@ class Writer:
         self.ended = False
         self.last_checkpoint_ms: int | None = None
         self.commits = 0
-        self.rows = 0
         self._thread = threading.Thread(target=self._run, name="counterfoil-ledger", daemon=True)
 
     def start(self) -> None:
@@ -277,7 +276,6 @@ class Writer:
             except _REFUSED:
                 self._append_singly(connected, rows)
             self.commits += 1
-            self.rows += len(rows)
         if self._failing_since:
             self._recovered()
 

@@ -158,16 +158,6 @@ def test_a_destroyed_key_destroys_its_bodies(keys: Keys) -> None:
         opener.open("acme", RECORD, sealed)
 
 
-def test_forget_takes_a_new_key(keys: Keys) -> None:
-    """After its keys were destroyed a team is sealed for under a new one, once the sealer was told."""
-    sealer, opener = _parts(keys)
-    sealer.seal("acme", RECORD, TEXT)
-    keys.rows[1] = ("gone", b"")
-    sealer.forget()
-    sealed = sealer.seal("acme", RECORD, TEXT)
-    assert (key_id_of(sealed), opener.open("acme", RECORD, sealed)) == (2, TEXT)
-
-
 def test_nonces_never_repeat(keys: Keys) -> None:
     """A sealer counts its nonces, and draws a new prefix when the counter is at its end."""
     prefixes = count(1)

@@ -55,7 +55,7 @@ async def test_settled_is_readable(folder: DataFolder, reader: LedgerReader) -> 
                 assert found is not None
                 assert (found.id, found.chain.sequence) == (request_id(number), number)
                 assert reader.capture(found) == settled.capture
-        assert (ledger.admitted, ledger.settled, ledger.open_intents, ledger.depth) == (39, 39, 0, 0)
+        assert (count_open(folder.journal), ledger.depth) == (0, 0)
         assert ledger.healthy
 
 
@@ -205,7 +205,7 @@ async def test_an_id_that_is_not_ours(folder: DataFolder) -> None:
         broken = msgspec.structs.replace(settlement(1, request_id="chatcmpl-1"), slot=slot)
         results = await asyncio.gather(ledger.settle(broken), ledger.settle(settlement(2)), return_exceptions=True)
         assert [getattr(each, "code", None) for each in results] == ["gateway:internal", None]
-        assert ledger.open_intents == 0
+        assert count_open(folder.journal) == 0
 
 
 async def test_interrupted_calls_get_records(folder: DataFolder, reader: LedgerReader) -> None:
@@ -216,8 +216,8 @@ async def test_interrupted_calls_get_records(folder: DataFolder, reader: LedgerR
     await ledger.settle(msgspec.structs.replace(settlement(2), slot=1))
     await ledger.close()
     assert count_open(folder.journal) == 2
-    async with opened(folder) as again:
-        assert again.open_intents == 0
+    async with opened(folder):
+        assert count_open(folder.journal) == 0
         found = reader.find("acme", request_id(3))
         assert found is not None
         record = msgspec.json.decode(found.data)
@@ -273,8 +273,8 @@ async def test_damaged_intents_stop_nobody(folder: DataFolder) -> None:
     rubbish = bytearray(path.read_bytes())
     rubbish[512:] = b"\x01\xff\xff" * ((len(rubbish) - 512) // 3) + bytes((len(rubbish) - 512) % 3)
     path.write_bytes(rubbish)
-    async with opened(folder) as again:
-        assert again.open_intents == 0
+    async with opened(folder):
+        assert count_open(folder.journal) == 0
     assert all_ids(folder) == [request_id(1)]
 
 
@@ -287,7 +287,7 @@ async def test_a_disk_without_room_refuses_calls(folder: DataFolder) -> None:
         await until(lambda: not ledger.healthy)
         with pytest.raises(GatewayFault) as caught:
             ledger.admit(intent(2))
-        assert (caught.value.code, ledger.refused) == ("gateway:ledger_unavailable", 1)
+        assert caught.value.code == "gateway:ledger_unavailable"
         await ledger.settle(msgspec.structs.replace(settlement(1), slot=slot))
         ledger._writer._reserve = plenty
         await until(lambda: ledger.healthy)

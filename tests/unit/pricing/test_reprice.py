@@ -11,7 +11,6 @@ from msgspec import UNSET
 
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.charging import total
-from counterfoil.pricing.drift import drift
 from counterfoil.pricing.fees import byok_fee
 from counterfoil.pricing.reprice import Comparison, arithmetic, differences, refee, reprice
 from counterfoil.record.charge import Charge, CostState
@@ -165,32 +164,6 @@ def test_attempts_add_up(book: PriceBook, make_usage: MakeUsage) -> None:
     assert both.nanos == known.nanos == sum(line.amount_nanos for line in both.lines)
     assert both.state is CostState.PARTIAL
     assert total([]).state is CostState.FREE
-
-
-DRIFTS = {
-    "the same": (2_500_000, 0, 0),
-    "dearer": (2_525_000, 25_000, 10_000),
-    "cheaper": (0, -2_500_000, -1_000_000),
-}
-
-
-@pytest.mark.parametrize(("said", "nanos", "ppm"), DRIFTS.values(), ids=DRIFTS)
-def test_drift_is_the_providers_figure_less_ours(
-    said: int, nanos: int, ppm: int, book: PriceBook, make_usage: MakeUsage
-) -> None:
-    """The provider's own cost is kept beside ours with the difference, absolute and relative."""
-    found = drift(book.price("openai", "gpt-4o", make_usage(1000), NOON), said)
-    assert found is not None
-    assert (found.nanos, found.parts_per_million, found.comparable) == (nanos, ppm, True)
-
-
-def test_a_drift_from_an_unknown_cost_says_nothing_about_the_book(book: PriceBook, make_usage: MakeUsage) -> None:
-    """Without a provider's figure there is no drift, and against an unknown cost it is not comparable."""
-    charge = book.price("nowhere", "m", make_usage(1000), NOON)
-    assert drift(charge, None) is None
-    found = drift(charge, 5)
-    assert found is not None
-    assert (found.parts_per_million, found.comparable) == (None, False)
 
 
 FEES = {

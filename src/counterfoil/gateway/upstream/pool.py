@@ -77,10 +77,6 @@ class Pool:
             raise fault from error
         return connection
 
-    def open_connections(self) -> int:
-        """How many connections exist, busy or idle."""
-        return sum(len(connections) for connections in self._open.values())
-
     def sweep(self, keep_alive_max: float) -> None:
         """Close what has been idle for longer than ``keep_alive_max`` seconds."""
         oldest = self._now() - keep_alive_max
