@@ -2,7 +2,8 @@
 
     python -m benchmarks.verification [--records 200000] [--bodies] [--rounds 3] [--workers 2]
 
-The ledger holds chat completions of four models and twenty teams, priced by the bundled catalogue, about 2 KB each.
+The ledger holds chat completions of four models and twenty teams, priced by the bundled catalogue, about 2.4 KB each.
+No two have the same usage, a few were answered at the second try, and each is what the gateway writes for such a call.
 `chain` is `ledger verify --chain-only`; `everything` adds columns, sums, bodies, tables, and computes every record's
 lines again from its book; `reprice` computes lines and sums differences up, by model, team and meter. Each is CPU
 time of this one process, so the figure is per core whatever else the machine does; but `everything with workers`,
@@ -22,8 +23,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import uvloop
+from msgspec import UNSET
 
 from benchmarks.targets import SCRATCH
 from counterfoil.capture.body import Capture
@@ -49,65 +52,96 @@ MODELS = (
 )
 IN_FLIGHT = 256
 FIRST_MS = 1_790_000_000_000
+RETRIED = 0.02
+"""Share of the calls that were answered at the second try."""
 CREATED_AT = "2026-09-21T14:13:20.{:03d}Z"
+
+
+def usage_of(random: Random) -> Usage:
+    """A call's counts as they scatter in real traffic, where two calls hardly ever agree in all of them."""
+    prompt, completion = int(random.lognormvariate(6.7, 1.3)) + 1, int(random.lognormvariate(5, 1.1)) + 1
+    cached = random.randrange(prompt) // 128 * 128 if random.random() < 0.4 else 0
+    reasoning = random.randrange(completion) if random.random() < 0.2 else 0
+    return Usage(
+        prompt,
+        completion,
+        prompt + completion,
+        {"cached_tokens": cached, "audio_tokens": 0},
+        {"reasoning_tokens": reasoning, "audio_tokens": 0},
+        source=UsageSource.REPORTED,
+    )
+
+
+def failed(random: Random, provider: str, model: str) -> Attempt:
+    """A try that was refused; nothing is charged for it."""
+    return Attempt(
+        number=1,
+        provider=provider,
+        model=model,
+        key_source="operator",
+        status_code=429,
+        error_code="upstream:rate_limited",
+        error_message="Rate limit reached.",
+        latency_ms=round(random.lognormvariate(4, 0.5), 3),
+        generation_ms=0.0,
+    )
 
 
 def record(book: PriceBook, request_id: str, number: int) -> tuple[Record, int]:
     """Record `number`, as the gateway would have written it, and when it was admitted."""
-    provider, model = MODELS[number % len(MODELS)]
+    random = Random(number)
+    provider, model = random.choice(MODELS)
     at_ms = FIRST_MS + number % 1000
-    usage = Usage(
-        61 + number % 977,
-        122 + number % 331,
-        183 + number % 977 + number % 331,
-        {"cached_tokens": number % 3 * 20, "audio_tokens": 0},
-        {"reasoning_tokens": 0, "audio_tokens": 0},
-        source=UsageSource.REPORTED,
-    )
+    attempts = (failed(random, provider, model),) if random.random() < RETRIED else ()
+    usage = usage_of(random)
     charge = book.price(provider, model, usage, at_ms, service_tier="default", team_id="team", native_model=model)
+    latency_ms, generation_ms = round(random.lognormvariate(6, 0.6), 3), round(random.lognormvariate(7.5, 0.8), 3)
+    native_id = f"chatcmpl-{random.getrandbits(80):020x}"
     attempt = Attempt(
-        number=1,
+        number=len(attempts) + 1,
         provider=provider,
         model=model,
         key_source="operator",
         status_code=200,
         error_code=None,
-        latency_ms=412.318,
-        generation_ms=1322.094,
-        native_response_id=f"chatcmpl-{number:020x}",
+        latency_ms=latency_ms,
+        generation_ms=generation_ms,
+        native_response_id=native_id,
         usage=usage,
+        pricing_lines=charge.lines if attempts else UNSET,
         cost_nanos=charge.nanos,
     )
     made = Record(
         created_at=CREATED_AT.format(at_ms % 1000),
         request_id=request_id,
-        team_id=f"team-{number % 20}",
+        team_id=f"team-{random.randrange(20)}",
         app_id="web",
         key_id="k7TQ2m9xWcFh",
         endpoint="/v1/chat/completions",
         model_id=f"{provider}/{model}",
         provider=provider,
-        native_response_id=f"chatcmpl-{number:020x}",
-        stream=False,
+        native_response_id=native_id,
+        stream=random.random() < 0.5,
         byok=False,
         status_code=200,
         success=True,
         error_code=None,
         error_message=None,
-        latency_ms=412.318,
-        generation_ms=1322.094,
-        throughput=92.278,
+        latency_ms=latency_ms,
+        generation_ms=generation_ms,
+        throughput=round(usage.completion_tokens / generation_ms * 1000, 3),
         usage=usage,
         cost_nanos=charge.nanos,
         pricing_lines=charge.lines,
         cost_state=charge.state,
-        attempts=(attempt,),
+        attempts=(*attempts, attempt),
         finish_reason="stop",
-        gateway_ms=0.412,
+        gateway_ms=round(random.lognormvariate(-1, 0.4), 3),
         requested_model=f"{provider}/{model}",
         native_model=model,
         service_tier="default",
-        end_user="traveller-8812",
+        session_id=f"{random.getrandbits(64):016x}" if random.random() < 0.3 else None,
+        end_user=f"traveller-{random.randrange(5000)}",
         book=book.digest,
     )
     return made, at_ms
