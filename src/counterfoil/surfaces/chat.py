@@ -23,7 +23,7 @@ from counterfoil.surfaces.base import Call, Outgoing, Request
 from counterfoil.surfaces.calls import flag, json_body, model_of, sliceable, splice_model, tags_of, word
 from counterfoil.surfaces.families import JsonSurface
 from counterfoil.surfaces.foreign import mapping, parse, sequence, text
-from counterfoil.surfaces.stream import DROP, END, PASS, StreamMeter, Verdict, telling
+from counterfoil.surfaces.stream import DROP, END, LAST, PASS, StreamMeter, Verdict, telling
 from counterfoil.wire.json_object import JsonObject, read, tail_object
 
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"(\w+)"')
@@ -132,7 +132,8 @@ class ChatMeter(StreamMeter):
         self.note(body)
         choices = sequence(body.get("choices"))
         for choice in choices:
-            self._choice(mapping(choice))
+            if self._choice(mapping(choice)):
+                verdict = LAST
         usage = body.get("usage") or mapping(body.get("x_groq")).get("usage")
         if self.merge_usage(usage) and not choices:
             self._usage_final = True
@@ -140,7 +141,8 @@ class ChatMeter(StreamMeter):
                 return DROP
         return verdict
 
-    def _choice(self, choice: dict[str, Any]) -> None:
+    def _choice(self, choice: dict[str, Any]) -> bool:
+        """Read one choice; whether it failed, which OpenRouter says there and not always beside it."""
         finish = text(choice.get("finish_reason"))
         if finish:
             self._reading.finish_reason = self._reading.finish_reason or finish
@@ -150,6 +152,11 @@ class ChatMeter(StreamMeter):
             self.output_seen = has_output(choice)
         if not self._cites:
             self._cites = any(_cites(said.get("annotations")) for said in _said(choice))
+        if not choice.get("error"):
+            return False
+        if self._reading.error_code is None:
+            self.complain(choice)
+        return True
 
     def long(self, head: bytes, tail: bytes) -> Verdict:
         """A chunk too long to hold (an image): how it ended and its usage stand at its end."""
@@ -168,7 +175,7 @@ class ChatMeter(StreamMeter):
         for choice in choices:
             self._choice(mapping(choice))
         self.merge_usage(answer.get("usage") or mapping(answer.get("x_groq")).get("usage"))
-        if answer.get("error") and not choices:
+        if not choices and (answer.get("error") or answer.get("object") == "error"):
             self.complain(answer)
 
     def settle(self) -> None:

@@ -93,6 +93,22 @@ def test_the_tier_may_stand_in_the_usage(bench):
     assert bench.whole(CHAT, {"choices": [], "usage": used | {"service_tier": None}}).service_tier is None
 
 
+def test_a_choice_may_have_failed(bench):
+    """OpenRouter answers with status 200 and says inside the choice what its upstream answered, in a stream as well."""
+    error = {"code": 502, "message": "Upstream hung up", "metadata": {}}
+    whole = bench.whole(CHAT, {"id": "g", "choices": [{"message": {"content": ""}, "error": error}]})
+    told = frames({"id": "g", "choices": [{"delta": {}, "finish_reason": "error", "error": error}]})
+    streamed = bench.play(CHAT, told)
+    assert not streamed.before  # the record is made before the client learns of it
+    for reading in (whole, streamed.reading):
+        assert (reading.error_code, reading.error_message) == ("upstream:stream_error", "502: Upstream hung up")
+    limited = bench.whole(CHAT, {"choices": [{"error": error | {"code": 429}}]})
+    assert limited.error_code == "upstream:rate_limited"
+    nothing = bench.whole(CHAT, {"choices": [{"message": {"content": "hi"}, "error": None}]})
+    assert nothing.error_code is None
+    assert bench.whole(CHAT, {"object": "error", "message": "no"}).error_message == "no"
+
+
 @pytest.mark.parametrize("end", [b"data: [DONE] \n\n", b"data:[DONE]\n\n", b"data: [DONE] \n", b"data:  [DONE]\t\n\n"])
 @pytest.mark.parametrize("size", [0, 1, 5])
 def test_the_end_marker_may_have_blanks_around_it(bench, end: bytes, size: int):
