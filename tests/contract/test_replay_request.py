@@ -62,6 +62,8 @@ ROWS = [
     Row("chat, streamed", "/v1/chat/completions", CHAT.replace(b'"seed"', b'"stream" : true, "seed"')),
     Row("completions", "/v1/completions", PROMPT),
     Row("responses", "/v1/responses", INPUT),
+    Row("compaction", "/v1/responses/compact", INPUT),
+    Row("input tokens", "/v1/responses/input_tokens", INPUT),
     Row("messages", "/v1/messages", MESSAGES),
     Row("messages, streamed", "/v1/messages", STREAMED),
     Row("count_tokens", "/v1/messages/count_tokens", MESSAGES),

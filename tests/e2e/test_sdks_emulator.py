@@ -17,6 +17,7 @@ from google.genai import errors as google_errors
 from google.genai import types as google_types
 
 from emulators.gateway import Gateway
+from emulators.scripted import ScriptedUpstream, answer
 
 HELLO = "Hello from the emulator, in a sentence long enough to be cut into several pieces."
 CHAT = "openai/gpt-4o-mini"
@@ -433,3 +434,29 @@ def test_gemini_error(google_client: genai.Client) -> None:
     with pytest.raises(google_errors.ClientError) as raised:
         google_client.models.generate_content(model=GEMINI, contents="refuse this")
     assert raised.value.code == 429
+
+
+def test_what_stands_beside_a_response_is_served(start_gateway: Callable[..., Gateway]) -> None:
+    """OpenAI's SDK counts a response's input for nothing, and compacts a conversation for what that costs."""
+    usage = {
+        "input_tokens": 900, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": 60, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 960,
+    }  # fmt: skip
+    said: dict[str, Any] = {
+        "/v1/responses/compact": {
+            "id": "resp_1", "object": "response.compaction", "created_at": 1, "output": [], "usage": usage
+        },
+        "/v1/responses/input_tokens": {"object": "response.input_tokens", "input_tokens": 900},
+    }  # fmt: skip
+    with ScriptedUpstream(lambda seen: answer(said[seen.path])) as upstream:
+        gateway = start_gateway({"providers": {"openai": {"base_url": upstream.base_url, "api_key": "sk-operator"}}})
+        with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key(), max_retries=0) as client:
+            counted = client.responses.input_tokens.with_raw_response.count(model=CHAT, input="hello")
+            compacted = client.responses.with_raw_response.compact(model="openai/gpt-4o-mini", input="hello")
+        assert counted.parse().input_tokens == 900
+        assert compacted.parse().usage.total_tokens == 960
+        free, paid = (gateway.record(one.headers["x-request-id"]) for one in (counted, compacted))
+        assert (free["cost_nanos"], free["cost_state"]) == (0, "free")
+        assert (paid["cost_nanos"], paid["cost_state"]) == (900 * 150 + 60 * 600, "exact")
+        assert paid["endpoint"] == "/v1/responses/compact"
+        gateway.stop()

@@ -36,6 +36,8 @@ _OPENAI_SURFACES = frozenset(
         "chat",
         "completions",
         "responses",
+        "responses_compact",
+        "responses_input_tokens",
         "embeddings",
         "moderations",
         "rerank",

@@ -14,7 +14,7 @@ from counterfoil.surfaces.families import AnthropicSurface, GoogleSurface, JsonS
 from counterfoil.surfaces.gemini import METHODS, GeminiSurface, method_of
 from counterfoil.surfaces.images import ImageEditsSurface, ImagesSurface
 from counterfoil.surfaces.messages import CountTokensSurface, MessagesSurface
-from counterfoil.surfaces.responses import ResponsesSurface
+from counterfoil.surfaces.responses import CompactSurface, InputTokensSurface, ResponsesSurface
 from counterfoil.surfaces.vectors import VectorSurface
 
 _FIXED: dict[str, JsonSurface] = {
@@ -23,6 +23,8 @@ _FIXED: dict[str, JsonSurface] = {
         ChatSurface("chat", "/v1/chat/completions"),
         ChatSurface("completions", "/v1/completions"),
         ResponsesSurface("responses", "/v1/responses"),
+        CompactSurface("responses_compact", "/v1/responses/compact"),
+        InputTokensSurface("responses_input_tokens", "/v1/responses/input_tokens"),
         MessagesSurface("messages", "/v1/messages"),
         CountTokensSurface("count_tokens", "/v1/messages/count_tokens"),
         VectorSurface("embeddings", "/v1/embeddings"),

@@ -1,4 +1,6 @@
-"""``/v1/responses``: OpenAI's Responses protocol, also spoken by Azure, OpenRouter, DeepSeek and Bedrock's gateway.
+"""``/v1/responses`` and what stands below it: OpenAI's Responses protocol.
+
+Azure, OpenRouter, DeepSeek and Bedrock's gateway speak it too.
 
 A stream ends with one of three events that hold the whole response, usage included; only that event is parsed late in
 a stream. Source: OpenAI API reference, Responses streaming events, read 2026-11.
@@ -10,11 +12,12 @@ import re
 from typing import Any
 
 from counterfoil.surfaces import metering, render
-from counterfoil.surfaces.base import Call, Request
+from counterfoil.surfaces.base import Call, Meter, Request
 from counterfoil.surfaces.calls import flag, json_body, model_of, tags_of, word
 from counterfoil.surfaces.complaint import complaint_in
 from counterfoil.surfaces.families import JsonSurface
 from counterfoil.surfaces.foreign import mapping, parse, sequence, text
+from counterfoil.surfaces.messages import CountMeter
 from counterfoil.surfaces.stream import END, PASS, StreamMeter, Verdict, telling
 from counterfoil.wire.json_object import tail_object
 
@@ -62,9 +65,23 @@ class ResponsesSurface(JsonSurface):
             service_tier=word(body, "service_tier"),
         )
 
-    def meter(self, call: Call) -> ResponsesMeter:
+    def meter(self, call: Call) -> Meter:
         """A meter for one answer."""
         return ResponsesMeter(call)
+
+
+class CompactSurface(ResponsesSurface):
+    """``/v1/responses/compact``: a conversation made shorter by a model, billed as its answer is."""
+
+
+class InputTokensSurface(ResponsesSurface):
+    """``/v1/responses/input_tokens``: free, and nothing is generated."""
+
+    unary_output = False
+
+    def meter(self, call: Call) -> Meter:
+        """A meter for one answer."""
+        return CountMeter(call)
 
 
 class ResponsesMeter(StreamMeter):

@@ -180,7 +180,19 @@ def test_a_gemini_answer(bench):
         assert (reading.usage.meters, reading.service_tier) == ({"web_searches": 2}, "PROVISIONED_THROUGHPUT")
 
 
-@pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/v1beta/models/x:countTokens"])
+def test_a_compaction_costs_what_it_says(bench):
+    """It is no response, but has a response's usage, details included."""
+    usage = {"input_tokens": 900, "input_tokens_details": {"cached_tokens": 100}, "output_tokens": 60}
+    answer = {"id": "resp_1", "object": "response.compaction", "output": [{"type": "compaction"}], "usage": usage}
+    reading = bench.whole("/v1/responses/compact", answer)
+    assert (reading.usage.prompt_tokens, reading.usage.completion_tokens) == (900, 60)
+    assert reading.usage.prompt_tokens_details == {"cached_tokens": 100}
+    assert (reading.native_response_id, reading.has_output, reading.usage.source) == ("resp_1", True, "reported")
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/messages/count_tokens", "/v1/responses/input_tokens", "/v1beta/models/x:countTokens"]
+)
 def test_counting_tokens_consumes_none(bench, path: str):
     """A token count is an answer, not a consumption."""
     usage = bench.whole(path, {"input_tokens": 500, "totalTokens": 500}).usage
@@ -387,6 +399,8 @@ def test_the_kinds_of_errors(fault: Any, openai: str, anthropic: str, google: st
     [
         ("/v1/chat/completions", "chat"),
         ("/v1/messages/count_tokens", "count_tokens"),
+        ("/v1/responses/compact", "responses_compact"),
+        ("/v1/responses/input_tokens", "responses_input_tokens"),
         ("/v1/audio/translations", "audio_translations"),
         ("/v1beta/models/gemini-2.0-flash:generateContent", "gemini"),
         ("/v1/models/google/gemini:streamGenerateContent", "gemini"),
