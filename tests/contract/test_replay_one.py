@@ -9,9 +9,10 @@ import pytest
 
 from counterfoil.cli import replay as cli
 from counterfoil.cli.where import Source
+from counterfoil.ledger.kept import captured
 from counterfoil.ledger.query import StoredRecord
-from counterfoil.record.record import CaptureState, Chain
-from counterfoil.replay.one import why
+from counterfoil.record.codec import closing
+from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, Chain
 from emulators import inprocess
 from emulators.inprocess import InProcess
 from emulators.scripted import ScriptedUpstream, Seen, answer, chat_answer, chat_frames, chunked
@@ -249,11 +250,11 @@ def test_an_image_to_edit_runs_again(gateway, upstream, key):
         ("off", "not_captured", "not_captured", "policy"),
     ],
 )
-def test_why_there_is_nothing_to_run(policy, written, now, reason):
+def test_why_there_is_nothing_to_run(gateway, policy, written, now, reason):
     """Each way to have no bodies has its own reason."""
-    data = json.dumps({"request_id": "x", "capture": {"policy": policy, "state": written}}).encode()
+    data = b'{"request_id":"x"%b' % closing(CaptureInfo(policy=CapturePolicy(policy), state=CaptureState(written)))
     stored = StoredRecord("gen_x", "acme", data, Chain("w", 1, ""), CaptureState(now), 1)
-    assert why(stored) == reason
+    assert captured(gateway.reader, stored) == reason
 
 
 @pytest.mark.parametrize(

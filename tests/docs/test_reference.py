@@ -14,8 +14,8 @@ from counterfoil.api import answers, schema
 from counterfoil.api.app import build, prefixes
 from counterfoil.api.parts import ControlParts, Figures
 from counterfoil.api.status import router
-from counterfoil.api.view import Unavailable
 from counterfoil.errors import CallerFault, GatewayFault, UpstreamFault
+from counterfoil.ledger.kept import Unavailable
 from counterfoil.record.charge import CostState, LineState
 from counterfoil.record.record import CapturePolicy, CaptureState
 from counterfoil.record.usage import UsageSource

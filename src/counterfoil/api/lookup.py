@@ -22,11 +22,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from counterfoil.api import answers, content, reading, view
 from counterfoil.api.parts import ControlParts
 from counterfoil.api.reading import Desk
-from counterfoil.api.view import Unavailable
 from counterfoil.capture.body import Capture
 from counterfoil.errors import Fault
+from counterfoil.ledger.kept import Unavailable, captured, unkept
 from counterfoil.ledger.query import LedgerReader, StoredRecord
-from counterfoil.record.record import CaptureState
 from counterfoil.tenancy.principal import Principal
 
 THREADS: Final = 2
@@ -210,18 +209,6 @@ def record(ledger: LedgerReader, reader: Principal, stored: StoredRecord) -> byt
     if found is Unavailable.FORBIDDEN:
         found = unkept(stored) or found
     return view.served(stored.data, stored.chain, stored.capture_state, replayable(found))
-
-
-def captured(ledger: LedgerReader, stored: StoredRecord) -> Capture | Unavailable:
-    """The bodies of ``stored``, or why there are none."""
-    return unkept(stored) or ledger.capture(stored) or Unavailable.UNREADABLE
-
-
-def unkept(stored: StoredRecord) -> Unavailable | None:
-    """Why the bodies of ``stored`` are not in the ledger; None when they are."""
-    if stored.capture_state is CaptureState.STORED:
-        return None
-    return view.why_not(view.capture_of(stored.data).policy, stored.capture_state)
 
 
 def replayable(found: Capture | Unavailable) -> bytes | Unavailable:

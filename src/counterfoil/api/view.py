@@ -7,37 +7,15 @@ followed by what is known only at reading time: the chain, and whether the reque
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Final
-
 import msgspec
 
 from counterfoil.errors import CallerFault
-from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, Chain
+from counterfoil.ledger.kept import Unavailable
+from counterfoil.record import codec
+from counterfoil.record.record import CaptureState, Chain
 from counterfoil.wire.json_object import read
 
-_SPLIT: Final = b',"capture":'
 _encode = msgspec.json.Encoder().encode
-_decode_capture = msgspec.json.Decoder(CaptureInfo).decode
-
-
-class Unavailable(StrEnum):
-    """Why a request cannot be replayed."""
-
-    NOT_CAPTURED = "not_captured"
-    POLICY = "policy"
-    TOO_LARGE = "too_large"
-    INTERRUPTED = "interrupted"
-    EXPIRED = "expired"
-    ERASED = "erased"
-    NOT_AN_OBJECT = "not_an_object"
-    UNREADABLE = "unreadable"
-    FORBIDDEN = "forbidden"
-
-
-def capture_of(record: bytes) -> CaptureInfo:
-    """What the canonical bytes say was captured when they were written."""
-    return _decode_capture(record[record.rindex(_SPLIT) + len(_SPLIT) : -1])
 
 
 def served(record: bytes, chain: Chain, state: CaptureState, request: bytes | Unavailable) -> bytes:
@@ -54,22 +32,12 @@ def served(record: bytes, chain: Chain, state: CaptureState, request: bytes | Un
 
 def listed(record: bytes, chain: Chain, state: CaptureState) -> bytes:
     """A record in a list: all but what its bodies would have to be read for."""
-    written = capture_of(record)
+    written = codec.capture_of(record)
     head = record[:-1]
     if written.state is not state:
-        at = record.rindex(_SPLIT)
-        now = _encode(msgspec.structs.replace(written, state=state))
-        head = b'%b%b%b,"recorded_state":%b}' % (record[:at], _SPLIT, now[:-1], _encode(written.state))
+        now = codec.closing(msgspec.structs.replace(written, state=state))
+        head = b'%b%b,"recorded_state":%b}' % (codec.without_capture(record), now[:-2], _encode(written.state))
     return b'%b,"chain":%b}' % (head, _encode(chain))
-
-
-def why_not(policy: CapturePolicy, state: CaptureState) -> Unavailable | None:
-    """The reason that capture alone gives, or None when the bodies are stored."""
-    if state is CaptureState.STORED:
-        return None
-    if state is CaptureState.NOT_CAPTURED and policy is not CapturePolicy.FULL:
-        return Unavailable.POLICY
-    return Unavailable(state.value)
 
 
 def is_object(body: bytes) -> bool:

@@ -24,6 +24,7 @@ from counterfoil.cli.remote import Remote
 from counterfoil.cli.where import Source
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
+from counterfoil.ledger.kept import captured
 from counterfoil.ledger.query import Filter, LedgerReader, StoredRecord
 from counterfoil.record import ids
 
@@ -195,7 +196,7 @@ class _LocalRecords:
 
     def one(self, any_id: str) -> bytes:
         stored = found(self._ledger, any_id, self._where)
-        request = lookup.replayable(lookup.captured(self._ledger, stored))
+        request = lookup.replayable(captured(self._ledger, stored))
         return view.served(stored.data, stored.chain, stored.capture_state, request)
 
     def summary(self, selection: Selection, by: Sequence[str] = ()) -> dict[str, Any]:

@@ -19,6 +19,8 @@ GENESIS = bytes(32)
 _encoder = msgspec.json.Encoder(order=None)
 _encode_into = _encoder.encode_into
 _decoder = msgspec.json.Decoder(Record)
+_decode_capture = msgspec.json.Decoder(CaptureInfo).decode
+_CAPTURE = b',"capture":'
 
 
 def encode(record: Record, capture: CaptureInfo) -> bytes:
@@ -28,7 +30,17 @@ def encode(record: Record, capture: CaptureInfo) -> bytes:
 
 def closing(capture: CaptureInfo) -> bytes:
     """The end of the canonical bytes of every record with this ``capture``."""
-    return b',"capture":%b}' % _encoder.encode(capture)
+    return b"%b%b}" % (_CAPTURE, _encoder.encode(capture))
+
+
+def capture_of(data: bytes) -> CaptureInfo:
+    """What the canonical bytes say was captured when they were written; the rest is not read."""
+    return _decode_capture(data[data.rindex(_CAPTURE) + len(_CAPTURE) : -1])
+
+
+def without_capture(data: bytes) -> bytes:
+    """The canonical bytes without their end, which :func:`closing` makes."""
+    return data[: data.rindex(_CAPTURE)]
 
 
 class Closer:

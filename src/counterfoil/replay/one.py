@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any, Final, cast
 
 import msgspec
@@ -25,11 +24,12 @@ from counterfoil.gateway import internal
 from counterfoil.gateway.attribution import JUDGE_OF
 from counterfoil.gateway.playback import HEADER as PLAYBACK_HEADER
 from counterfoil.gateway.run import Gateway
+from counterfoil.ledger.kept import Unavailable, captured
 from counterfoil.ledger.query import LedgerReader, StoredRecord
 from counterfoil.pricing.book import PriceBook
 from counterfoil.record import codec
 from counterfoil.record.charge import CostState
-from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, PlaybackMode, Record
+from counterfoil.record.record import CaptureState, PlaybackMode, Record
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.replay import diff, override
 from counterfoil.replay.override import Overrides, Sendable
@@ -49,18 +49,6 @@ BYTES_PER_TOKEN: Final = 3
 TOKENIZER_PERCENT: Final = 140
 """What another model's tokenizer makes of the same text at most."""
 _LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
-
-
-class Unavailable(StrEnum):
-    """Why a generation cannot be run again."""
-
-    NOT_CAPTURED = "not_captured"
-    POLICY = "policy"
-    TOO_LARGE = "too_large"
-    INTERRUPTED = "interrupted"
-    EXPIRED = "expired"
-    ERASED = "erased"
-    UNREADABLE = "unreadable"
 
 
 class CannotReplay(CallerFault):
@@ -152,9 +140,9 @@ class Replayer:
         stored = self.reader.find(team_id, any_id)
         if stored is None:
             return None
-        capture = self.reader.capture(stored) if stored.capture_state is CaptureState.STORED else None
-        if capture is None:
-            raise CannotReplay(why(stored))
+        capture = captured(self.reader, stored)
+        if isinstance(capture, Unavailable):
+            raise CannotReplay(capture)
         record = codec.decode(stored.data)
         path = record.endpoint.partition("?")[0]
         surface = self.gateway.surface_of(path.encode())
@@ -293,21 +281,6 @@ def dearest(estimates: list[Estimate]) -> Estimate:
     if unknown is not None:
         return unknown
     return msgspec.structs.replace(estimates[0], high_nanos=max(high for high in highs if high is not None))
-
-
-def why(stored: StoredRecord) -> Unavailable:
-    """Why the bodies of ``stored`` are not there (any more)."""
-    state = stored.capture_state
-    if state is CaptureState.STORED:
-        return Unavailable.UNREADABLE
-    written = msgspec.json.decode(stored.data, type=_Written).capture
-    if state is CaptureState.NOT_CAPTURED and written.policy is not CapturePolicy.FULL:
-        return Unavailable.POLICY
-    return Unavailable(state.value)
-
-
-class _Written(Struct):
-    capture: CaptureInfo
 
 
 def output_limit(request: Sendable) -> int | None:

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from counterfoil.api import view
-from counterfoil.api.view import Unavailable
+from counterfoil.ledger import kept
+from counterfoil.ledger.kept import Unavailable
 from counterfoil.record import codec
 from counterfoil.record.charge import CostState
 from counterfoil.record.record import CaptureInfo, CapturePolicy, CaptureState, Chain, Record
@@ -89,7 +90,7 @@ def test_a_capture_state_that_changed_is_told_as_of_now() -> None:
 )
 def test_what_was_not_kept_says_why(policy: CapturePolicy, state: CaptureState, reason: Unavailable | None) -> None:
     """Lost, forbidden and never captured never look alike."""
-    assert view.why_not(policy, state) is reason
+    assert kept.why_not(policy, state) is reason
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ import msgspec
 from msgspec import Struct
 
 from counterfoil.errors import CallerFault
+from counterfoil.ledger.kept import unkept
 from counterfoil.ledger.query import LedgerReader
 from counterfoil.record import ids
 from counterfoil.record.record import CaptureState
 from counterfoil.replay.bulk.asked import ITEMS_MAX, Asked
-from counterfoil.replay.one import why
 
 MATCHED_MAX: Final = 1_000_000
 """Records among which a sample is drawn: some 100 MB while it is."""
@@ -70,13 +70,13 @@ def _listed(reader: LedgerReader, team_id: str, wanted: Sequence[str]) -> Chosen
         stored = reader.find(team_id, any_id)
         if stored is None:
             raise CallerFault("not_found")
-        if stored.capture_state is CaptureState.STORED:
+        reason = unkept(stored)
+        if reason is None:
             there[ids.parse(stored.id) or 0] = None
             continue
-        reason = why(stored).value
-        excluded[reason] += 1
+        excluded[reason.value] += 1
         if len(left_out) < NAMED_MAX:
-            left_out.append(LeftOut(stored.id, reason))
+            left_out.append(LeftOut(stored.id, reason.value))
     return Chosen(list(there), dict(excluded), left_out)
 
 
