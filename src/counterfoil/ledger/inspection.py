@@ -1,8 +1,8 @@
 """One record on its own: that its columns, lines, price and bodies are what its canonical bytes say.
 
-Its bytes are read once, into a :class:`~counterfoil.record.record.Record` and its ``capture``; from these follow the
-columns and, with the stored book, the lines. Whether something differs is one comparison of tuples each, and only then
-are there words to find for it.
+Its bytes are read into a :class:`~counterfoil.record.record.Record` and, from their end, its ``capture``; from these
+follow the columns and, with the stored book, the lines. Whether something differs is one comparison of tuples each, and
+only then are there words to find for it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import CaptureInfo, CaptureState, Record
 from counterfoil.record.times import recorded_ms
 
+_CAPTURE: Final = b',"capture":'
 _COMPARED: Final = [name.strip() for name in GENERATION_COLUMNS.split(",")][4:-1]
 _RECOMPUTABLE: Final = (LineState.PRICED, LineState.FALLBACK, LineState.UNPRICED)
+
+_decode_capture = msgspec.json.Decoder(CaptureInfo).decode
 
 PROBLEMS_MAX: Final = 100
 """Problems listed; after so many the ledger is known to be bad and the rest adds nothing."""
@@ -49,15 +52,6 @@ class Problem(Struct, frozen=True):
     sequence: int
     request_id: str
     message: str
-
-
-class _Read(Record, frozen=True, kw_only=True, gc=False):
-    """All that the canonical bytes say."""
-
-    capture: CaptureInfo
-
-
-_decode = msgspec.json.Decoder(_Read).decode
 
 
 class Inspector:
@@ -82,11 +76,10 @@ class Inspector:
         sealed, columns = row[5], row[9:]
         self.bodies += sealed is not None
         try:
-            record = _decode(data)
+            record = codec.decode(data)
+            capture = _decode_capture(data[data.rindex(_CAPTURE) + len(_CAPTURE) : -1])
             at_ms = recorded_ms(record.created_at)
-            made = _columns(record, at_ms)
-            if not data.endswith(codec.closing(record.capture)):
-                raise ValueError("its capture is not at its end")
+            made = _columns(record, capture, at_ms)
         except (msgspec.MsgspecError, ValueError) as error:
             self.add("record", row[1], row[2], "", f"it cannot be read ({error})")
             return
@@ -96,8 +89,8 @@ class Inspector:
         if not self._priced(record, at_ms):
             for kind, problem in self._price_problems(record):
                 self.add(kind, row[1], row[2], record.request_id, problem)
-        if sealed is not None or record.capture.state is CaptureState.STORED or row[6] is not None:
-            problem = self._body_problem(record, sealed, columns, None if row[6] is None else row[6:9])
+        if sealed is not None or capture.state is CaptureState.STORED or row[6] is not None:
+            problem = self._body_problem(record.team_id, capture, sealed, columns, None if row[6] is None else row[6:9])
             if problem is not None:
                 self.add("body", row[1], row[2], record.request_id, problem)
 
@@ -145,36 +138,40 @@ class Inspector:
         return book
 
     def _body_problem(
-        self, record: _Read, sealed: bytes | None, columns: tuple[Any, ...], erasure: Erasure | None
+        self,
+        team_id: str,
+        capture: CaptureInfo,
+        sealed: bytes | None,
+        columns: tuple[Any, ...],
+        erasure: Erasure | None,
     ) -> str | None:
-        identity, created_at_ms, team_id, info = columns[0], columns[1], record.team_id, record.capture
+        identity, created_at_ms = columns[0], columns[1]
         if erasure is not None:
             try:
                 self._public.erasure(identity, *erasure)
             except InvalidSignature:
                 return "its erasure is not signed by this folder"
             return "it was erased and has bodies" if sealed is not None else None
-        if info.state is not CaptureState.STORED:
+        if capture.state is not CaptureState.STORED:
             return "it has bodies the record knows nothing of" if sealed is not None else None
         if sealed is not None:
-            sealed_as_said = hashlib.sha256(sealed).hexdigest() == info.digest
-            if not sealed_as_said and not self._commitments.hold(team_id, identity, sealed, info.digest):
+            sealed_as_said = hashlib.sha256(sealed).hexdigest() == capture.digest
+            if not sealed_as_said and not self._commitments.hold(team_id, identity, sealed, capture.digest):
                 return "the sealed bodies were altered"
             self.keys.add((team_id, key_id_of(sealed)))
             return None
-        expires = created_at_ms + (info.retention_days or 0) * MS_PER_DAY
+        expires = created_at_ms + (capture.retention_days or 0) * MS_PER_DAY
         return "its bodies are missing before their time" if self._now_ms < expires else None
 
 
-def _columns(record: _Read, created_at_ms: int) -> tuple[Any, ...]:
+def _columns(record: Record, capture: CaptureInfo, created_at_ms: int) -> tuple[Any, ...]:
     """What the columns of ``record`` must be. Raises :class:`ValueError` for an id that is not ours."""
     identity = ids.parse(record.request_id)
     if identity is None:
         raise ValueError("its id is not one of ours")
-    info = record.capture
-    stored = info.state is CaptureState.STORED
-    expires_at_ms = created_at_ms + (info.retention_days or 0) * MS_PER_DAY if stored else None
-    return columns_of(record, info.state, identity.to_bytes(16, "big"), created_at_ms, expires_at_ms)
+    stored = capture.state is CaptureState.STORED
+    expires_at_ms = created_at_ms + (capture.retention_days or 0) * MS_PER_DAY if stored else None
+    return columns_of(record, capture.state, identity.to_bytes(16, "big"), created_at_ms, expires_at_ms)
 
 
 def _column_problems(columns: tuple[Any, ...], made: tuple[Any, ...]) -> Iterator[str]:
