@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -265,6 +266,31 @@ def test_an_export_is_the_control_planes(run: Run, plane: ControlPlane, key: str
     manifest = json.loads(last)["manifest"]
     assert (manifest["records"], manifest["sha256"]) == (RECORDS, hashlib.sha256(b"".join(lines)).hexdigest())
     assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
+
+
+def test_an_export_for_a_sheet_has_a_line_a_record(run: Run, tmp_path: Path) -> None:
+    """Every record's facts in columns; what is not known is an empty cell, and no zero."""
+    file = tmp_path / "records.csv"
+    assert run("generations", "export", "--csv", "-o", str(file)).code == 0
+    rows = list(csv.DictReader(io.StringIO(run("generations", "export", "--csv").text)))
+    assert rows == list(csv.DictReader(io.StringIO(file.read_text())))
+    assert [row["request_id"] for row in rows] == [request_id(number) for number in range(RECORDS, 0, -1)]
+    newest, late, part, unknown = rows[0], rows[-4], rows[-3], rows[-2]
+    assert (newest["cost_usd"], newest["cost_nanos"], newest["success"], newest["prompt_tokens"]) == (
+        "0.000001", "1000", "true", "10"
+    )  # fmt: skip
+    assert (part["cost_usd"], part["cost_state"]) == ("0.0000007", "partial")
+    assert (unknown["cost_usd"], unknown["cost_nanos"], unknown["cost_state"]) == ("", "", "unknown")
+    assert (late["prompt_tokens"], late["usage_source"], late["error_code"]) == ("", "absent", "upstream:timeout")
+
+
+def test_labels_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a client said its call was for is in the record for people and in the sheet."""
+    folder = DataFolder.create(tmp_path / "data")
+    write(folder, [settlement(1, tags={"project": "x", "stage": "test"})])
+    for command in (["show", request_id(1)], ["export", "--csv"]):
+        assert main.run(["generations", *command, "--data", str(folder.root)]) == 0
+        assert "project=x, stage=test" in capsys.readouterr().out
 
 
 def test_an_export_to_nowhere_says_so(run: Run, tmp_path: Path) -> None:

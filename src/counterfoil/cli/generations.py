@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from rich.console import Console, RenderableType
 
 from counterfoil.api.generations import manifest, page_answer
-from counterfoil.cli import erasure, output, records, render, sums
+from counterfoil.cli import erasure, output, records, render, sheet, sums
 from counterfoil.cli import replay as rerun
 from counterfoil.cli.records import ALL, PAGE, Records, Selection
 from counterfoil.cli.where import LOCAL, AsJson, Source
@@ -111,20 +111,24 @@ def export(
     as_json: Annotated[
         bool, Parameter(name="--json", help="JSON lines, which are written anyway.", negative=(), show_default=False)
     ] = True,
+    as_csv: Annotated[
+        bool, Parameter(name="--csv", help="Comma-separated values instead, without a manifest.", negative=())
+    ] = False,
     source: Source = LOCAL,
 ) -> None:
     """Write every record as a JSON line, newest first, then a manifest with their number and SHA-256."""
-    del as_json  # taken like everywhere else; there is no other form
+    del as_json  # taken like everywhere else; it is what is written unless --csv is given
+    exported = _sheet if as_csv else _exported
     if output_file is None:
         with records.opened(source) as ledger:
-            for line in _exported(ledger, selection):
+            for line in exported(ledger, selection):
                 sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
         return
     draft = output_file.with_name(output_file.name + ".part")
     try:
         with records.opened(source) as ledger, draft.open("wb") as file:
-            file.writelines(_exported(ledger, selection))
+            file.writelines(exported(ledger, selection))
         draft.replace(output_file)
     except OSError as error:
         raise ConfigError(f"{output_file} cannot be written ({error.strerror or error}).") from error
@@ -150,6 +154,13 @@ def _exported(ledger: Records, selection: Selection) -> Iterator[bytes]:
         added.add(row)
         yield line
     yield manifest(count, digest.hexdigest(), added)
+
+
+def _sheet(ledger: Records, selection: Selection) -> Iterator[bytes]:
+    """A line a record, for a spreadsheet."""
+    yield sheet.line(sheet.RECORD).encode()
+    for row in records.every(ledger, selection):
+        yield sheet.record(msgspec.json.decode(row)).encode()
 
 
 def _following(ledger: Records, selection: Selection, count: int, *, once: bool) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from counterfoil.cli import sheet
 from counterfoil.record import words
 from counterfoil.record.money import dollars
 
@@ -194,6 +195,7 @@ def _who(value: dict[str, Any]) -> Text:
         ("key", value["key_id"]),
         ("end user", value.get("end_user")),
         ("session", value.get("session_id")),
+        ("labels", sheet.labels(value.get("tags") or {})),
     )
 
 

@@ -5,7 +5,6 @@ The groups add up to the whole, to the nano. A sum says how many of its records 
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
@@ -17,19 +16,16 @@ from rich.table import Table
 from rich.text import Text
 
 from counterfoil.api.filtering import grouping
-from counterfoil.cli import output, records
+from counterfoil.cli import output, records, sheet
 from counterfoil.cli.records import ALL, Selection
 from counterfoil.cli.where import LOCAL, AsJson, Source
 from counterfoil.errors import ConfigError
 from counterfoil.record import words
-from counterfoil.record.money import dollars
 
 PLAIN_WIDTH: Final = 200
 """The width of a table that no terminal limits."""
 _COUNTS: Final = ("records", "successes", "errors", "prompt_tokens", "completion_tokens", "cost_nanos")
 _KNOWN: Final = ("unknown_cost", "partial_cost", "estimated_cost")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet would compute. Names come from clients and providers."""
 
 
 def summary(
@@ -84,15 +80,9 @@ def _cells(sums: Mapping[str, Any]) -> list[Text]:
 
 def _write_csv(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """``cost_usd`` is exact, empty where nothing is known; the last columns count what is not, or not wholly, in it."""
-    sheet = csv.writer(sys.stdout, lineterminator="\n")
-    sheet.writerow([*names, *_COUNTS, "cost_usd", *_KNOWN])
+    sys.stdout.write(sheet.line([*names, *_COUNTS, "cost_usd", *_KNOWN]))
     for row in rows:
         known = row["unknown_cost"] < row["records"] or not row["records"]
-        cost = dollars(row["cost_nanos"]).replace("$", "") if known else ""
-        counts, states = ([row[name] for name in some] for some in (_COUNTS, _KNOWN))
-        sheet.writerow([*(_text(row[name]) for name in names), *counts, cost, *states])
-
-
-def _text(value: str | None) -> str:
-    text = words.printable(value or "")
-    return f"'{text}" if text.startswith(_FORMULA) else text
+        cost = sheet.usd(row["cost_nanos"]) if known else None
+        told, counts, states = ([row[name] for name in some] for some in (names, _COUNTS, _KNOWN))
+        sys.stdout.write(sheet.line([*told, *counts, cost, *states]))
