@@ -85,7 +85,7 @@ _INPUT_MEASURES = frozenset(
 )
 _OUTPUT_MEASURES = frozenset({"images", "output_audio_ms", "output_video_ms", "videos", "output_characters"})
 _TOOLS = frozenset(
-    {"web_searches", "web_fetches", "social_searches", "file_searches", "attachment_searches"}
+    {"web_searches", "map_searches", "web_fetches", "social_searches", "file_searches", "attachment_searches"}
     | {"code_executions", "image_generations"}
 )
 KNOWN_METERS: Final = TOKEN_METERS | _INPUT_MEASURES | _OUTPUT_MEASURES | _TOOLS | {REQUESTS, REFUSALS}

@@ -182,6 +182,9 @@ class ChatMeter(StreamMeter):
         """Fill the reading, with a search that the usage does not count."""
         super().settle()
         reading = self._reading
+        if "extra_properties" in self._usage:
+            traffic = text(mapping(mapping(self._usage["extra_properties"]).get("google")).get("traffic_type"))
+            reading.service_tier = traffic or reading.service_tier  # Vertex AI, OpenAI's way
         model = reading.native_model or self._call.model
         if self._cites or "-search-" in model:
             found = _SEARCHES.search(model)

@@ -134,7 +134,7 @@ class GeminiMeter(StreamMeter):
         super().__init__(call)
         self._array: ArrayCutter | None = None
         self._lead: bytes | None = b""  # what came before the first byte that tells what this is
-        self._searches = 0
+        self._meters: dict[str, int] = {}
         self._unread = False
 
     def push(self, data: bytes) -> bytes:
@@ -188,14 +188,22 @@ class GeminiMeter(StreamMeter):
                 reading.complete = True
             parts = sequence(mapping(candidate.get("content")).get("parts"))
             output = output or any(_has_output(mapping(part)) for part in parts)
-            grounding = mapping(candidate.get("groundingMetadata"))
-            self._searches += sum(bool(query) for query in sequence(grounding.get("webSearchQueries")))
+            if "groundingMetadata" in candidate:
+                self._ground(mapping(candidate["groundingMetadata"]))
         blocked = enum(mapping(body.get("promptFeedback")).get("blockReason"), _BLOCKS)
         if blocked:
             reading.finish_reason = blocked
             reading.complete = True
         self.output_seen = self.output_seen or output
         return output
+
+    def _ground(self, grounding: dict[str, Any]) -> None:
+        """Count what the answer was grounded in: each query of the web, and places of the map, once a prompt."""
+        queries = sum(bool(query) for query in sequence(grounding.get("webSearchQueries")))
+        if queries:
+            self._meters["web_searches"] = self._meters.get("web_searches", 0) + queries
+        if any("maps" in mapping(chunk) for chunk in sequence(grounding.get("groundingChunks"))):
+            self._meters["map_searches"] = 1
 
     def _use(self, usage: dict[str, Any]) -> None:
         """Keep the newest usage and the tier that it names."""
@@ -242,8 +250,7 @@ class GeminiMeter(StreamMeter):
         """Fill the reading; of a stream that broke off, the newest interim count is what is known."""
         if not self._reading.complete and self._last:
             self._interim()
-        meters = {"web_searches": self._searches} if self._searches else None
-        usage = metering.gemini_usage_of(self._usage, meters)
+        usage = metering.gemini_usage_of(self._usage, self._meters or None)
         if self._unread and _SEARCH.search(self._call.body):
             usage = metering.unseen(usage, {"web_searches": 0})
         self._reading.usage = usage

@@ -31,6 +31,7 @@ _TOOLS = {
     "file_search_call": "file_searches",
     "image_generation_call": "image_generations",
     "code_interpreter_call": "code_executions",
+    "shell_call": "code_executions",
 }
 
 
@@ -39,6 +40,7 @@ _ASKED = {
     b'"file_search': "file_searches",
     b'"image_generation': "image_generations",
     b'"code_interpreter': "code_executions",
+    b'"shell"': "code_executions",
 }
 """How a request names the tools that are billed by the call."""
 
@@ -147,10 +149,10 @@ class ResponsesMeter(StreamMeter):
             self.complain(answer)
 
     def _is_billed(self, item: dict[str, Any]) -> bool:
-        """Whether a tool's item is one more to pay for: code is billed by the container, not by the run."""
-        container = text(item.get("container_id"))
+        """Whether a tool's item is one more to pay for: code and commands are billed by the container, not the run."""
+        container = text(item.get("container_id")) or text(mapping(item.get("environment")).get("container_id"))
         if container is None:
-            return _was_done(item)
+            return item.get("type") != "shell_call" and _was_done(item)  # without one, the client's own shell ran
         known = container in self._containers
         self._containers.add(container)
         return not known

@@ -148,16 +148,27 @@ def test_searches_that_the_usage_counts_are_believed(bench):
 
 
 def test_tools_of_a_response(bench):
-    """Images made are counted, and code by its containers: it is billed so, however often it ran in each."""
+    """Images made are counted, and code and commands by their containers, however often something ran in each."""
     items = [
         {"type": "image_generation_call", "status": "completed"},
         {"type": "code_interpreter_call", "status": "completed", "container_id": "c1"},
         {"type": "code_interpreter_call", "status": "completed", "container_id": "c1"},
         {"type": "code_interpreter_call", "status": "failed", "container_id": "c2"},
+        {
+            "type": "shell_call",
+            "status": "completed",
+            "environment": {"type": "container_reference", "container_id": "c1"},
+        },
+        {
+            "type": "shell_call",
+            "status": "completed",
+            "environment": {"type": "container_reference", "container_id": "c3"},
+        },
+        {"type": "shell_call", "status": "completed", "environment": {"type": "local"}},
         {"type": "mcp_call", "status": "completed"},
     ]
     body = {"id": "r1", "output": items, "usage": {"input_tokens": 1, "output_tokens": 1}}
-    assert bench.whole("/v1/responses", body).usage.meters == {"image_generations": 1, "code_executions": 2}
+    assert bench.whole("/v1/responses", body).usage.meters == {"image_generations": 1, "code_executions": 3}
 
 
 def test_a_gemini_answer(bench):

@@ -91,6 +91,8 @@ def test_the_tier_may_stand_in_the_usage(bench):
     assert bench.whole(CHAT, {"choices": [], "usage": used}).service_tier == "flex"
     assert bench.whole(CHAT, {"choices": [], "usage": used, "service_tier": "default"}).service_tier == "default"
     assert bench.whole(CHAT, {"choices": [], "usage": used | {"service_tier": None}}).service_tier is None
+    google = {"extra_properties": {"google": {"traffic_type": "PROVISIONED_THROUGHPUT"}}}
+    assert bench.whole(CHAT, {"choices": [], "usage": used | google}).service_tier == "PROVISIONED_THROUGHPUT"
 
 
 def test_a_choice_may_have_failed(bench):
@@ -175,6 +177,21 @@ def test_the_model_of_a_fallback_is_the_one_that_served(bench):
     reading = bench.play("/v1/messages", told, 7).reading
     assert reading.native_model == "claude-b"
     assert (reading.usage.total_tokens, reading.usage.meters) == (15, {"fallbacks.claude-b": 1})
+
+
+def test_places_of_the_map_are_grounding_too(bench):
+    """An answer grounded in Google Maps is billed once a prompt, which no usage counts; queries of the web as ever."""
+    place = {"maps": {"uri": "https://maps.test", "placeId": "p"}}
+    grounding = {"webSearchQueries": ["a", "b"], "groundingChunks": [place, place, {"web": {}}]}
+    body = {
+        "candidates": [
+            {"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP", "groundingMetadata": grounding}
+        ],
+        "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 5},
+    }
+    assert bench.whole(GEMINI, body).usage.meters == {"web_searches": 2, "map_searches": 1}
+    body["candidates"] = [{"groundingMetadata": {"groundingChunks": [{"web": {}}]}}, {"groundingMetadata": None}]
+    assert not bench.whole(GEMINI, body).usage.meters
 
 
 def test_an_image_that_is_there_was_made(bench):
