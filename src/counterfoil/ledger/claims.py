@@ -10,6 +10,10 @@ Who is alive: each worker holds a lock on the byte of ``idempotency.lock`` that 
 with the process. Keys are kept as digests, in a database of their own, ``idempotency.db``, which is made when the first
 key arrives: a folder that never sees one has neither file.
 
+Where several workers died at once, one may open the table before the successor of another has made records of what is
+in its journal. So a claim whose call is in a journal still stands, and the byte of a dead writer is held while its
+claims are looked at: its successor, which might claim anew, waits for that long.
+
 Everything here blocks, and is called in one thread (:class:`Claims` is not for several).
 """
 
@@ -27,6 +31,7 @@ from msgspec import Struct
 from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger.database import Durability, keep_a_log, transaction, wait_briefly
+from counterfoil.ledger.intents import open_ids
 
 SWEPT_ROWS: Final = 64
 """Expired claims that each new one takes away with it, so that the table is as long as a day's keys and no longer."""
@@ -65,12 +70,13 @@ class Claims:
     def __init__(
         self, folder: DataFolder, writer: int, durability: Durability, keep_ms: int, has_record: Callable[[str], bool]
     ) -> None:
-        """Open what is there. No record of a dead worker's calls is still to come when this is called.
+        """Open what is there. This worker has made records of what was in its own journal when this is called.
 
         Raises :class:`GatewayFault` ``ledger_unavailable``, as every method does when the table cannot be used.
         """
         self._path = folder.root / "idempotency.db"
         self._lock_path = folder.root / "idempotency.lock"
+        self._journal = folder.journal
         self._writer = writer
         self._durability = durability
         self._keep_ms = keep_ms
@@ -142,19 +148,26 @@ class Claims:
         return connection
 
     def _drop_orphans(self, connection: apsw.Connection) -> None:
-        for (writer,) in list(connection.execute(_WRITERS)):
-            if writer == self._writer or not self._is_alive(writer):
-                for scope, request_id in list(connection.execute(_OF_WRITER, (writer,))):
-                    if not self._has_record(request_id):
-                        connection.execute(_RELEASE, (scope, request_id))
+        writers = [writer for (writer,) in connection.execute(_WRITERS) if writer != self._writer]
+        dead = [writer for writer in writers if self._seize(writer)]
+        try:
+            claimed = [row for writer in (self._writer, *dead) for row in connection.execute(_OF_WRITER, (writer,))]
+            # Before the records are looked for: a call leaves its journal when its record is there, not before.
+            in_flight = set(open_ids(self._journal)) if claimed else set[str]()
+            for scope, request_id in claimed:
+                if request_id not in in_flight and not self._has_record(request_id):
+                    connection.execute(_RELEASE, (scope, request_id))
+        finally:
+            for writer in dead:
+                fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, writer)
 
-    def _is_alive(self, writer: int) -> bool:
+    def _seize(self, writer: int) -> bool:
+        """Take the byte of another writer; False when it is alive."""
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, writer)
         except (BlockingIOError, PermissionError):
-            return True
-        fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, writer)
-        return False
+            return False
+        return True
 
 
 @contextlib.contextmanager

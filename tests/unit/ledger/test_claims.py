@@ -14,6 +14,8 @@ import pytest
 from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger.claims import SWEPT_ROWS, Claims, Held
+from counterfoil.ledger.intents import IntentLog
+from counterfoil.ledger.settlement import Intent
 from emulators.waiting import PATIENCE_S
 
 DAY_MS = 86_400_000
@@ -107,6 +109,21 @@ def test_a_worker_drops_what_its_predecessor_never_sent(opened: Open) -> None:
     after = opened(0, {"gen_b"})
     assert after.claim(SCOPE, PRINT, "gen_c", 2) is None
     assert after.claim(OTHER, PRINT, "gen_c", 2) == Held(PRINT, "gen_b")
+
+
+def test_what_is_in_the_journal_of_a_dead_worker_was_sent(opened: Open, folder: DataFolder) -> None:
+    """Its record is still to come, from whoever takes up the journal; until then its claim stands."""
+    before = opened(7)
+    before.claim(SCOPE, PRINT, "gen_a", 1)
+    before.claim(OTHER, PRINT, "gen_b", 1)
+    before.close()
+    journal = IntentLog.claim(folder.journal, 7)
+    assert journal is not None
+    journal.admit(Intent("gen_a", 1, "acme", None, "key", "/v1/x", "p/m", None, "p", stream=False, byok=False))
+    journal.close()
+    other = opened(0)
+    assert other.claim(SCOPE, PRINT, "gen_c", 2) == Held(PRINT, "gen_a")
+    assert other.claim(OTHER, PRINT, "gen_c", 2) is None
 
 
 def claim_and_wait(root: Path, claimed: Event, end: Event) -> None:
