@@ -13,7 +13,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -239,6 +239,11 @@ def make_routes(config: Config) -> Routes:
     return Routes(providers, aliases, random.SystemRandom().random)
 
 
+_ELSEWHERE: Final = "claude-"
+"""Google's price list has what Vertex resells of Anthropic's too. These models do not speak Gemini's protocol, which is
+all that a provider of type ``google`` does."""
+
+
 def models_of(routes: Routes, book: PriceBook, principal: Principal) -> list[dict[str, Any]]:
     """What a key may call, as OpenAI model objects: the aliases first, then each provider's priced models."""
     del principal  # every key of every team may call every model; limits are a later room
@@ -249,6 +254,8 @@ def models_of(routes: Routes, book: PriceBook, principal: Principal) -> list[dic
         listed[name] = _model(name, "alias", *protocols) | {"targets": targets}
     for provider in routes.providers().values():
         for model in book.lists.models(provider.prices):
+            if provider.family == "google" and model.startswith(_ELSEWHERE):
+                continue
             model_id = f"{provider.name}/{model}"
             listed[model_id] = _model(model_id, provider.name, provider.family)
     return list(listed.values())

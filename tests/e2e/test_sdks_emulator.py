@@ -280,6 +280,7 @@ def test_models_are_listed(
     names = [model.name for model in google_client.models.list()]
     assert names
     assert all(str(name).startswith("models/google/") for name in names)
+    assert not any("claude" in str(name) for name in names), "they do not speak Gemini's protocol"
     bare = str(names[0]).removeprefix("models/google/")
     assert google_client.models.get(model=bare).name == names[0]
 
