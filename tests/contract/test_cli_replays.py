@@ -72,6 +72,16 @@ def test_from_start_to_report(source, capsys, tmp_path, monkeypatch):
     assert "<h1>mine</h1>" in (tmp_path / "report.html").read_text()
 
 
+def test_who_sees_skipped_items_is_told_where_they_are_explained(source, capsys):
+    """A target that nobody serves answers nothing, and the next command says why."""
+    replays.start(selection=Selection(session="s1"), target=("nobody/at-all",), source=source)
+    said = capsys.readouterr()
+    run_id = next(line.split()[1] for line in said.out.splitlines() if line.startswith("run_id"))
+    assert f"counterfoil replays report {run_id}" in said.err
+    replays.report(run_id, source=source)
+    assert "model_not_found" in capsys.readouterr().out
+
+
 def test_cancel_resume_watch(source, capsys):
     """A run is started without watching, cancelled, resumed and watched to its end."""
     replays.start(selection=Selection(session="s1"), rate=1, concurrency=1, watch=False, as_json=True, source=source)

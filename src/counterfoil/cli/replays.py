@@ -253,6 +253,8 @@ def _print(run: dict[str, Any], *, as_json: bool) -> None:
     if interrupted:
         shown["in_flight_at_a_kill"] = f"{interrupted}: perhaps paid, made again"
     output.details(shown, as_json=False)
+    if row["failed"] or row["skipped"]:
+        sys.stderr.write(f"Why some were not answered: counterfoil replays report {run['run_id']}\n")
 
 
 def _typed(filters: dict[str, Any]) -> dict[str, Any]:
