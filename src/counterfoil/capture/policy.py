@@ -1,7 +1,7 @@
-"""How much of a call is kept, when several have a say.
+"""How much of its call a request wants to be kept.
 
-The operator's default, the team, the key and the request may each name a policy; the strictest wins, so nobody can
-make the gateway keep more than somebody else allowed.
+The operator's default, the team, the key and the request may each name a policy; the strictest wins
+(:func:`~counterfoil.record.record.strictest`), so nobody can make the gateway keep more than somebody else allowed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,7 @@ from counterfoil.record.record import CapturePolicy
 
 HEADER: Final = "x-counterfoil-capture"
 
-_STRICTNESS: Final = {CapturePolicy.FULL: 0, CapturePolicy.METADATA: 1, CapturePolicy.OFF: 2}
 _BY_NAME: Final = {policy.value: policy for policy in CapturePolicy}
-
-
-def strictest(*policies: CapturePolicy | None) -> CapturePolicy:
-    """The strictest of ``policies``; None has no say, and with nobody saying anything the bodies are kept in full."""
-    said = [policy for policy in policies if policy is not None]
-    return max(said, key=_STRICTNESS.__getitem__, default=CapturePolicy.FULL)
 
 
 def from_header(value: str | bytes) -> CapturePolicy:

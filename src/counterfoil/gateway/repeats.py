@@ -49,7 +49,7 @@ from counterfoil.ledger.ledger import Ledger
 from counterfoil.ledger.query import LedgerReader
 from counterfoil.ledger.settlement import NO_SLOT, Settlement
 from counterfoil.record import codec
-from counterfoil.record.record import CapturePolicy, Idempotency, Record
+from counterfoil.record.record import CapturePolicy, Idempotency, Record, strictest
 from counterfoil.surfaces.base import Call, Reading, Surface
 from counterfoil.wire.multipart import boundary_of
 
@@ -151,7 +151,7 @@ class Repeats:
             raise CallerFault("forbidden")
         asked = exchange.headers.get(_CAPTURE_HEADER)
         if asked is not None:
-            draft.policy = policy.strictest(draft.policy, policy.from_header(asked))
+            draft.policy = strictest(draft.policy, policy.from_header(asked))
         waited = False
         deadline = time.monotonic() + self._wait_seconds
         pause, pause_max = POLL_SECONDS

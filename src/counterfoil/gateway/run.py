@@ -47,7 +47,7 @@ from counterfoil.providers.addresses import TeamAddresses
 from counterfoil.providers.provider import Provider, TeamProviders
 from counterfoil.record.charge import PLAYED, Charge
 from counterfoil.record.ids import IdSource
-from counterfoil.record.record import CapturePolicy, CaptureState, Record
+from counterfoil.record.record import CapturePolicy, CaptureState, Record, strictest
 from counterfoil.record.usage import UsageSource
 from counterfoil.routing.plan import Routes, Target
 from counterfoil.surfaces.base import Call, Reading, Surface
@@ -193,7 +193,7 @@ class Gateway:
             raise exchange.fault
         head = exchange.head
         if head.capture is not None:
-            draft.policy = policy.strictest(draft.policy, policy.from_header(head.capture))
+            draft.policy = strictest(draft.policy, policy.from_header(head.capture))
         surface = exchange.surface
         request = head.request(exchange.body())
         try:
@@ -528,7 +528,7 @@ class Gateway:
         if principal is not None:
             draft.app_id = principal.app_id or head.app
             if principal.capture is not CapturePolicy.FULL:
-                draft.policy = policy.strictest(draft.policy, principal.capture)
+                draft.policy = strictest(draft.policy, principal.capture)
         draft.link = head.link
         draft.kept = head.kept
         return draft

@@ -45,7 +45,7 @@ from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
 from counterfoil.ledger.tally import records_lost
 from counterfoil.record import ids
-from counterfoil.record.charge import CostState
+from counterfoil.record.charge import INCOMPLETE, CostState
 from counterfoil.record.coverage import ByokSums, Coverage, ReportedSums
 from counterfoil.record.record import CaptureState, Chain
 
@@ -129,7 +129,7 @@ class Summary(Struct, frozen=True):
     @property
     def unpriced(self) -> int:
         """Records whose cost is not known, or not all of it."""
-        return sum(self.by_cost_state.get(state, 0) for state in (CostState.UNKNOWN, CostState.PARTIAL))
+        return sum(self.by_cost_state.get(state, 0) for state in INCOMPLETE)
 
 
 def _summarised(rows: Iterable[tuple[Any, ...]]) -> Summary:

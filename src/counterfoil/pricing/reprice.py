@@ -16,7 +16,7 @@ from msgspec import UNSET, Struct, UnsetType
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.charging import total
 from counterfoil.pricing.fees import byok_fee
-from counterfoil.record.charge import NOTHING_SERVED, Charge, CostState, Line, LineState
+from counterfoil.record.charge import INCOMPLETE, NOTHING_SERVED, Charge, CostState, Line, LineState
 from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import Attempt, Record
 from counterfoil.record.times import recorded_ms
@@ -192,7 +192,7 @@ class Comparison:
         """Count ``record``, which would cost ``charge``, with ``fee`` for the operator."""
         charged_fee = 0 if record.byok_fee is UNSET else record.byok_fee.nanos
         would_fee = 0 if fee is UNSET else fee.nanos
-        known, would = record.cost_state not in _INCOMPLETE, charge.state not in _INCOMPLETE
+        known, would = record.cost_state not in INCOMPLETE, charge.state not in INCOMPLETE
         for sums in (
             self.all,
             self.by_model[record.model_id],
@@ -218,6 +218,3 @@ class Comparison:
             sums.repriced_nanos += line.amount_nanos
             if line.state is LineState.UNPRICED:
                 sums.repriced_unpriced += 1
-
-
-_INCOMPLETE = frozenset({CostState.UNKNOWN, CostState.PARTIAL})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -26,6 +27,10 @@ class CostState(StrEnum):
     FREE = "free"
     SUPPRESSED = "suppressed"
     PLAYBACK = "playback"
+
+
+INCOMPLETE: Final = frozenset({CostState.UNKNOWN, CostState.PARTIAL})
+"""The states of a cost that is not known, or not all of it."""
 
 
 class Line(Struct, frozen=True, gc=False):

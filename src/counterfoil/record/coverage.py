@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from counterfoil.record.charge import Charge, CostState, Line, LineState
+from counterfoil.record.charge import INCOMPLETE, Charge, CostState, Line, LineState
 from counterfoil.record.usage import TOTALS
 
 NO_USAGE: Final = "usage"
@@ -19,7 +19,6 @@ NO_USAGE: Final = "usage"
 METERS_MAX: Final = 100
 """Meters named in one answer. A provider may name tools as it likes; those that miss most often come first."""
 _TEAM: Final = "team"
-_INCOMPLETE: Final = frozenset({CostState.UNKNOWN, CostState.PARTIAL})
 
 
 def unpriced(state: CostState, lines: Sequence[Line], uncounted: Sequence[str] | UnsetType = UNSET) -> str | None:
@@ -27,7 +26,7 @@ def unpriced(state: CostState, lines: Sequence[Line], uncounted: Sequence[str] |
 
     ``uncounted`` is what the usage says is not reported (:attr:`~counterfoil.record.usage.Usage.estimated`).
     """
-    if state not in _INCOMPLETE:
+    if state not in INCOMPLETE:
         return None
     names = {line.meter for line in lines if line.state is LineState.UNPRICED}
     names.update(name for name in uncounted or () if name not in TOTALS)
@@ -159,7 +158,7 @@ class ReportedSums(Struct):
 
     def add(self, state: str, records: int, cost_nanos: int, provider_cost_nanos: int) -> None:
         """Count ``records`` of one cost state with these sums."""
-        if state in _INCOMPLETE or state == CostState.SUPPRESSED:
+        if state in INCOMPLETE or state == CostState.SUPPRESSED:
             self.incomparable += records
             return
         self.records += records
@@ -196,12 +195,12 @@ class ByokSums(Struct):
         """Count ``records`` of one cost state with these sums; ``fee_state`` is None where no fee is charged."""
         self.records += records
         self.cost_nanos += cost_nanos
-        if state in _INCOMPLETE:
+        if state in INCOMPLETE:
             self.unknown_cost += records
         elif state == CostState.ESTIMATED:
             self.estimated_cost += records
         self.fee_nanos += fee_nanos or 0
-        if fee_state in _INCOMPLETE:
+        if fee_state in INCOMPLETE:
             self.unknown_fee += records
         elif fee_state == CostState.ESTIMATED:
             self.estimated_fee += records

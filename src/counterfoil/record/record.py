@@ -28,6 +28,14 @@ class CapturePolicy(StrEnum):
     OFF = "off"
 
 
+def strictest(*policies: CapturePolicy | str | None) -> CapturePolicy:
+    """The policy that keeps least; None has no say, and with nobody saying anything the bodies are kept in full."""
+    for policy in (CapturePolicy.OFF, CapturePolicy.METADATA):
+        if policy in policies:
+            return policy
+    return CapturePolicy.FULL
+
+
 class PlaybackMode(StrEnum):
     """Whether a recording may answer: it must, it does when there is one, or never."""
 

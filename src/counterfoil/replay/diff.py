@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import Struct, UnsetType
 
-from counterfoil.record.charge import CostState
+from counterfoil.record.charge import INCOMPLETE
 from counterfoil.record.record import Record
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.replay.text import Said, ToolCall
@@ -143,7 +143,7 @@ def compare(a: Record, b: Record, said_a: Said | None, said_b: Said | None) -> D
 
 def known_cost(record: Record) -> int | None:
     """The cost, or None when it is unknown or known in part only: an unknown never passes for zero."""
-    return None if record.cost_state in (CostState.UNKNOWN, CostState.PARTIAL) else record.cost_nanos
+    return None if record.cost_state in INCOMPLETE else record.cost_nanos
 
 
 def text(a: str, b: str) -> TextDifference:

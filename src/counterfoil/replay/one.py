@@ -28,7 +28,7 @@ from counterfoil.ledger.kept import Unavailable, captured
 from counterfoil.ledger.query import LedgerReader, StoredRecord
 from counterfoil.pricing.book import PriceBook
 from counterfoil.record import codec
-from counterfoil.record.charge import CostState
+from counterfoil.record.charge import INCOMPLETE, CostState
 from counterfoil.record.record import CaptureState, PlaybackMode, Record
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.replay import diff, override
@@ -269,7 +269,7 @@ class Replayer:
 
         low, _, _ = price(0)
         high, state, reason = price(output)
-        if state in (CostState.UNKNOWN, CostState.PARTIAL):
+        if state in INCOMPLETE:
             return Estimate(None, None, state, reason)
         return Estimate(low, max(low, high), CostState.ESTIMATED if state is CostState.EXACT else state, reason)
 

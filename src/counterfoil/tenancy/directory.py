@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from counterfoil.folder import DataFolder
-from counterfoil.record.record import CapturePolicy, PlaybackMode
+from counterfoil.record.record import PlaybackMode, strictest
 from counterfoil.tenancy import queries
 from counterfoil.tenancy.epoch import UNSETTLED
 from counterfoil.tenancy.keys import KeyKind, KeyReason, parse
@@ -36,7 +36,6 @@ from counterfoil.tenancy.vault import Sealed, Vault, Wallet
 CACHED_KEYS_MAX: Final = 100_000
 """About 60 MB. A gateway with more keys than that in use drops the oldest entry for each new one."""
 _NO_DIGEST: Final = bytes(32)
-_STRICTNESS: Final = (CapturePolicy.OFF, CapturePolicy.METADATA, CapturePolicy.FULL)
 
 
 def wall_ms() -> int:
@@ -186,12 +185,6 @@ class Directory:
             del self._principals[next(iter(self._principals))]
         digest = blake2s(key_text.encode()).digest()
         self._principals[digest] = principal
-
-
-def strictest(*policies: str | None) -> CapturePolicy:
-    """The policy that keeps least; full when none is given."""
-    given = {policy for policy in policies if policy is not None}
-    return next((policy for policy in _STRICTNESS if policy in given), CapturePolicy.FULL)
 
 
 def _refusal(row: Row, now_ms: int) -> KeyReason | None:

@@ -6,9 +6,9 @@ from itertools import permutations
 
 import pytest
 
-from counterfoil.capture.policy import from_header, strictest
+from counterfoil.capture.policy import from_header
 from counterfoil.errors import CallerFault
-from counterfoil.record.record import CapturePolicy
+from counterfoil.record.record import CapturePolicy, strictest
 
 FULL, METADATA, OFF = CapturePolicy.FULL, CapturePolicy.METADATA, CapturePolicy.OFF
 

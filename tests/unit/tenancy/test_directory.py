@@ -17,7 +17,7 @@ from counterfoil.folder import DataFolder
 from counterfoil.record.record import CapturePolicy
 from counterfoil.tenancy import keys
 from counterfoil.tenancy.admin import Admin
-from counterfoil.tenancy.directory import Directory, strictest
+from counterfoil.tenancy.directory import Directory
 from counterfoil.tenancy.keys import KeyKind
 from counterfoil.tenancy.principal import KeyRefused
 
@@ -165,20 +165,6 @@ def test_no_key_stays_in_memory(admin: Admin, directory: Directory) -> None:
     assert secret not in repr(holder)
     assert all(secret.encode() not in digest for digest in directory._principals)
     assert secret not in repr(made)
-
-
-@pytest.mark.parametrize(
-    ("policies", "kept"),
-    [
-        pytest.param((None, None), CapturePolicy.FULL, id="nobody says"),
-        pytest.param(("full", "metadata"), CapturePolicy.METADATA, id="metadata"),
-        pytest.param(("off", "full"), CapturePolicy.OFF, id="off"),
-        pytest.param((None, "metadata"), CapturePolicy.METADATA, id="one says"),
-    ],
-)
-def test_the_strictest_policy_wins(policies: tuple[str | None, ...], kept: CapturePolicy) -> None:
-    """The one that keeps least wins."""
-    assert strictest(*policies) is kept
 
 
 def test_checking_a_cached_key_costs_microseconds(admin: Admin, directory: Directory, clock: Clock) -> None:
