@@ -26,7 +26,7 @@ NO_PROMPT_CACHE: Final[dict[str, Any]] = {"cache_prompt": False}
 
 
 class Answer(NamedTuple):
-    """What a client has in hand after a call: the generation's id, the text and the seconds it took to come."""
+    """What a client has in hand after a call: the generation's id and the text."""
 
     generation_id: str
     text: str

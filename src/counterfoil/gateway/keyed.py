@@ -18,10 +18,10 @@ from __future__ import annotations
 import asyncio
 
 from counterfoil.gateway.exchange import Exchange
+from counterfoil.gateway.lines import id_lines, repeat_lines
 from counterfoil.record.record import Idempotency
 
 RETRY_OF = b"x-counterfoil-retry-of: %b\r\n"
-REPEAT_LINES = b"idempotent-replayed: true\r\nx-counterfoil-repeat-of: %b\r\nx-cost-nanos: 0\r\nx-cost-state: free\r\n"
 _OF_THE_FIRST = (
     b"x-request-id:",
     b"request-id:",
@@ -296,11 +296,4 @@ class Follower(Client):
     def _fields(self) -> list[bytes]:
         lines = b"".join(self.keyed.fields).splitlines(keepends=True)
         kept = [line for line in lines if not line.lower().startswith(_OF_THE_FIRST)]
-        return [*kept, *repeat_lines(self._request_id, self.keyed.first_id)]
-
-
-def repeat_lines(request_id: str, first_id: str) -> list[bytes]:
-    """The header lines of a repeat: its own id, and whose answer it is."""
-    own = request_id.encode()
-    ids = b"x-request-id: %b\r\nrequest-id: %b\r\nx-generation-id: %b\r\n" % (own, own, own)
-    return [ids, REPEAT_LINES % first_id.encode()]
+        return [*kept, id_lines(self._request_id), repeat_lines(self.keyed.first_id)]

@@ -8,6 +8,9 @@ from counterfoil.gateway.draft import Draft
 from counterfoil.gateway.relay import Relay
 from counterfoil.record.record import Record
 
+_REPEAT_LINES: Final = (
+    b"idempotent-replayed: true\r\nx-counterfoil-repeat-of: %b\r\nx-cost-nanos: 0\r\nx-cost-state: free\r\n"
+)
 _LIMIT_FIELDS: Final = (b"retry-after", b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
@@ -22,6 +25,11 @@ def id_lines(request_id: str) -> bytes:
     """The call's id under the names that clients and SDKs look for it."""
     encoded = request_id.encode()
     return b"x-request-id: %b\r\nrequest-id: %b\r\nx-generation-id: %b\r\n" % (encoded, encoded, encoded)
+
+
+def repeat_lines(first_id: str) -> bytes:
+    """Whose answer a repeat of an idempotency key is, and that it costs nothing."""
+    return _REPEAT_LINES % first_id.encode()
 
 
 def limit_lines(relay: Relay) -> list[bytes]:

@@ -253,12 +253,13 @@ def speed_of(said: bytes) -> float:
 
 def missed(near: Near | None) -> Fault:
     """The fault of a strict request that nothing answers: it names the nearest recording, and what differs."""
-    fault = CallerFault("no_recording")
     if near is None:
-        return CallerFault("no_recording", f"{fault.message} This team has none at this endpoint.")
-    fields = ", ".join(near.fields)
-    told = f"The nearest, {near.generation_id}, differs in: {fields}." if fields else f"See {near.generation_id}."
-    return CallerFault("no_recording", f"{fault.message} {told}")
+        told = "This team has none at this endpoint."
+    elif near.fields:
+        told = f"The nearest, {near.generation_id}, differs in: {', '.join(near.fields)}."
+    else:
+        told = f"See {near.generation_id}."
+    return CallerFault("no_recording", f"{CallerFault.kinds['no_recording'].message} {told}")
 
 
 _MODES: Final = {mode.value.encode(): mode for mode in PlaybackMode}

@@ -42,7 +42,8 @@ from counterfoil.capture.body import Capture
 from counterfoil.errors import CallerFault, Fault, GatewayFault, UpstreamFault
 from counterfoil.gateway.draft import Draft, record_of
 from counterfoil.gateway.exchange import Exchange
-from counterfoil.gateway.keyed import Client, Follower, KeyedExchange, repeat_lines
+from counterfoil.gateway.keyed import Client, Follower, KeyedExchange
+from counterfoil.gateway.lines import id_lines, repeat_lines
 from counterfoil.gateway.run import IDEMPOTENCY_KEY, Gateway
 from counterfoil.ledger.claims import Claims, Held
 from counterfoil.ledger.ledger import Ledger
@@ -277,14 +278,14 @@ class Repeats:
             self._gateway.answer_fault(exchange, unrecorded, draft.request_id, [])
             return
         content_type = b"content-type: %b\r\n" % capture.response_type.encode()
-        fields = [content_type, *repeat_lines(draft.request_id, first.request_id)]
+        fields = [content_type, id_lines(draft.request_id), repeat_lines(first.request_id)]
         exchange.respond(capture.response_status, fields, body)
 
     async def _repeat_fault(self, exchange: Exchange, draft: Draft, wish: Wish, first: Record) -> None:
         """Give the error again that ended a call in another worker: its code and status, in words of ours."""
         fault = _fault_in(first) or GatewayFault("internal")
         unrecorded = await self._settle(exchange, draft, wish, first.request_id, first, fault)
-        lines = [] if unrecorded is not None else repeat_lines("", first.request_id)[1:]
+        lines = [] if unrecorded is not None else [repeat_lines(first.request_id)]
         self._gateway.answer_fault(exchange, unrecorded or fault, draft.request_id, lines)
 
     async def _settle(

@@ -65,7 +65,6 @@ IDEMPOTENCY_KEY: Final = b"idempotency-key"
 _UNSEEN: Any = object()
 _NOTHING_READ = Reading(complete=False)
 
-
 PATHS_MAX = 4096
 """Paths whose surface is remembered. Gemini's hold the model's name, so they come from clients: bounded."""
 
@@ -420,6 +419,7 @@ class Gateway:
         self.answer_fault(exchange, fault, self._parts.ids.next(), [])
 
     def answer_fault(self, exchange: Exchange, fault: Fault, request_id: str, lines: list[bytes]) -> None:
+        """Answer with ``fault`` in the shape of the exchange's protocol, with our ``lines`` in its head."""
         media_type, body = exchange.surface.render_error(fault, request_id)
         fields = [b"content-type: %b\r\ncache-control: no-store\r\n" % media_type.encode(), *lines]
         if request_id:
@@ -507,7 +507,7 @@ class Gateway:
         """Calls whose story has not ended."""
         return len(self._running)
 
-    # Inside.
+    # For the repeats of a key too.
 
     def draft_of(self, exchange: Exchange) -> Draft | None:
         """The beginning of a record, or None when nobody known asks (an expired or revoked key is known)."""

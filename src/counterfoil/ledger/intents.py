@@ -183,13 +183,9 @@ def _read(view: mmap.mmap | bytes, slot: int) -> Intent | None:
 
 
 def _shortened(intent: Intent) -> Intent:
-    """``intent`` with every text but its id cut to a length at which all of them fit."""
-    texts = {
-        name: _cut(value)
-        for name in intent.__struct_fields__
-        if name != "request_id" and isinstance(value := getattr(intent, name), str)
-    }
-    return msgspec.structs.replace(intent, request_id=_cut(intent.request_id), **texts)
+    """``intent`` with every text cut to a length at which all of them fit; an id of ours is shorter."""
+    texts = {name: _cut(value) for name in intent.__struct_fields__ if isinstance(value := getattr(intent, name), str)}
+    return msgspec.structs.replace(intent, **texts)
 
 
 def _cut(text: str) -> str:

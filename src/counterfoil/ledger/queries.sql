@@ -1,4 +1,4 @@
--- Every statement the ledger runs, but for the bulk inserts that writer.py builds and the filters that query.py builds.
+-- Every statement the ledger runs, but for the inserts of a batch (store.py) and those of a filter (filters.py).
 -- A statement begins with `-- name:`; the comment lines that follow say what it gives.
 
 -- name: last_seq

@@ -38,7 +38,7 @@ _OVERLAP = 3
 class Frame(NamedTuple):
     """One frame. ``raw`` is what has not left yet: all of it, or the end of a frame too long to hold.
 
-    ``head`` is empty for a whole frame, else the beginning of the long one. ``whole`` frames can be parsed.
+    ``head`` is empty for a whole frame, which can be parsed, else the beginning of the long one.
     """
 
     raw: bytes

@@ -110,7 +110,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._persistent = False
         self._unsent: memoryview | None = None
         self._choked = False
-        self._paused = False
         self.transport: asyncio.Transport | None = None
         self.closed = False
         self.used = False
