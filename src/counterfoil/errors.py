@@ -72,7 +72,6 @@ class CallerFault(Fault):
         "incomplete_body": Kind(400, False, "The request body ended before its announced length."),
         "unsupported_media_type": Kind(415, False, "This endpoint does not take this content type."),
         "unsupported_encoding": Kind(415, False, "Send the request body without a content encoding."),
-        "length_required": Kind(411, False, "The request needs a Content-Length or a chunked body."),
         "payload_too_large": Kind(413, False, "The request body is larger than this gateway accepts."),
         "headers_too_large": Kind(431, False, "The request headers are larger than this gateway accepts."),
         "request_timeout": Kind(408, True, "The request did not arrive in time."),
@@ -94,7 +93,6 @@ class CallerFault(Fault):
         "forbidden": Kind(403, False, "This key may not do that."),
         "not_found": Kind(404, False, "There is no such thing in this team."),
         "conflict": Kind(409, False, "The thing is in a state, or has a name, that does not allow this."),
-        "rate_limited": Kind(429, True, "This key is over its limit."),
         # How it ended.
         "client_disconnected": Kind(499, False, "The client closed the connection before the answer ended."),
         # The provider refused the request itself.

@@ -22,6 +22,7 @@ from counterfoil.cli.records import ALL, PAGE, Records, Selection
 from counterfoil.cli.where import LOCAL, AsJson, Source
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
+from counterfoil.ledger.database import readable
 from counterfoil.ledger.proof import prove
 from counterfoil.record import words
 from counterfoil.record.coverage import Sums
@@ -141,7 +142,9 @@ def _show_proof(generation_id: str, source: Source) -> None:
         return
     with records.reader(source) as ledger:
         stored = records.found(ledger, generation_id, str(source.root))
-        output.json(prove(DataFolder.existing(source.root), stored))
+        with readable():
+            proof = prove(DataFolder.existing(source.root), stored)
+        output.json(proof)
 
 
 def _exported(ledger: Records, selection: Selection) -> Iterator[bytes]:

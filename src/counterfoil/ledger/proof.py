@@ -53,6 +53,8 @@ def prove(folder: DataFolder, stored: StoredRecord) -> dict[str, Any]:
     public_key = signer_of(keys, stored.chain.writer, last, statement, signature)
     digests = dict(stretch)
     digests[0] = codec.GENESIS
+    if missing := [number for number in range(first - 1, last + 1) if number not in digests]:
+        raise ValueError(f"The chain of {stored.chain.writer} lacks number {missing[0]}.")
     stretch_digests = [digests[number] for number in range(first, last + 1)]
     at = sequence - first
     group = at // GROUP

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from counterfoil.errors import ConfigError
+from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.folder import DataFolder
+from counterfoil.ledger.evidence import Evidence
 from counterfoil.ledger.proof import prove
 from counterfoil.ledger.query import LedgerReader
 from emulators.control import settlement
@@ -107,3 +110,21 @@ def test_no_checkpoint_yet(tmp_path: Path) -> None:
             reader.close()
 
     asyncio.run(ask())
+
+
+def test_a_chain_with_a_gap_proves_nothing(tmp_path: Path) -> None:
+    """A record that was taken out is no internal error of whoever asks for the proof of its neighbour."""
+    folder = DataFolder.create(tmp_path / "data")
+
+    async def fill() -> None:
+        async with opened(folder) as ledger:
+            await settle_all(ledger, [settlement(number) for number in range(1, 4)])
+
+    asyncio.run(fill())
+    reader = LedgerReader(folder)
+    first = next(reader.all())
+    with contextlib.closing(apsw.Connection(str(folder.ledger_db))) as connection:
+        connection.execute("DELETE FROM generations WHERE sequence = 2")
+    with pytest.raises(GatewayFault):
+        Evidence(folder).proof(first)
+    reader.close()

@@ -46,6 +46,9 @@ class Appraiser:
                 reason = "timeout"
             except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError):
                 reason = "unreadable"
+            except asyncio.CancelledError:
+                await self._end()  # else the next task would be given this one's appraisal
+                raise
             await self._end()
         return _without(task, reason)
 

@@ -103,3 +103,22 @@ def test_a_pattern_that_does_not_end_is_ended() -> None:
             assert (again.agreement.equal, again.verdicts[0].passed) == (True, True)
 
     asyncio.run(story())
+
+
+def test_who_gives_up_leaves_nothing_behind() -> None:
+    """The next task has its own appraisal, not that of a task nobody waits for any more."""
+    hostile = Pattern("^(a+)+$")
+
+    async def story() -> None:
+        appraiser = Appraiser()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(appraiser.close)
+            await appraiser.appraise(task("a", "a", hostile), PATIENCE_S)  # it has started
+            given_up = asyncio.create_task(appraiser.appraise(task("a", "a" * 22 + "!", hostile), PATIENCE_S))
+            await asyncio.sleep(0)
+            given_up.cancel()
+            await asyncio.wait((given_up,))
+            [verdict] = (await appraiser.appraise(task("a", "a", hostile), PATIENCE_S)).verdicts
+            assert verdict.passed is True
+
+    asyncio.run(story())
