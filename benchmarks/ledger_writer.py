@@ -79,25 +79,19 @@ def line(meter: str, quantity: int, price: int) -> Line:
         unit_size=1_000_000,
         unit_price_nanos=price,
         amount_nanos=quantity * price // 1_000_000,
-        rule_id=f"openai/gpt-4o-mini/{meter}",
+        rule_id=f"openai/gpt-4o-mini:{meter}",
         book="9f" * 32,
         state=LineState.PRICED,
     )
 
 
 LINES = (
-    line("input_tokens", 61, 150_000_000),
-    line("cached_tokens", 0, 75_000_000),
+    line("input_tokens", 37, 150_000_000),
+    line("cached_tokens", 24, 75_000_000),
     line("output_tokens", 122, 600_000_000),
 )
-USAGE = Usage(
-    61,
-    122,
-    183,
-    {"cached_tokens": 0, "audio_tokens": 0},
-    {"reasoning_tokens": 0, "audio_tokens": 0},
-    source=UsageSource.REPORTED,
-)
+COST = sum(each.amount_nanos for each in LINES)
+USAGE = Usage(61, 122, 183, {"cached_tokens": 24}, source=UsageSource.REPORTED)
 
 
 def record(request_id: str, number: int) -> Record:
@@ -122,7 +116,7 @@ def record(request_id: str, number: int) -> Record:
         generation_ms=1322.094,
         throughput=92.278,
         usage=USAGE,
-        cost_nanos=sum(each.amount_nanos for each in LINES),
+        cost_nanos=COST,
         pricing_lines=LINES,
         cost_state=CostState.EXACT,
         attempts=(
@@ -136,6 +130,8 @@ def record(request_id: str, number: int) -> Record:
                 latency_ms=412.318,
                 generation_ms=1322.094,
                 native_response_id=native,
+                usage=USAGE,
+                cost_nanos=COST,
             ),
         ),
         finish_reason="stop",
