@@ -11,7 +11,6 @@ import difflib
 import itertools
 import os
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ import msgspec
 from counterfoil.api.app import build as build_api
 from counterfoil.api.app import prefixes
 from counterfoil.api.parts import ControlParts, Figures, Health, Waits
+from counterfoil.clock import wall_ms
 from counterfoil.config.model import Config
 from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.folder import DataFolder
@@ -68,7 +68,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     ledger = open_ledger(config, folder, loop)
     directory = Directory(folder)
     reader = LedgerReader(folder)
-    library = LedgerLibrary(Recordings(folder, reader, _wall_ms))
+    library = LedgerLibrary(Recordings(folder, reader, wall_ms))
     control: list[str] = []
     byok = config.byok
     team_addresses = TeamAddresses.of(byok.allow_private, byok.ports)
@@ -78,7 +78,7 @@ async def serve(config: Config, folder: DataFolder) -> Host:
             directory=directory,
             routes=routes,
             book=lambda: book,
-            ids=IdSource(_wall_ms, os.urandom),
+            ids=IdSource(wall_ms, os.urandom),
             limits=config.limits,
             capture_default=CapturePolicy(config.capture.default),
             capture_bytes_max=config.capture.body_bytes_max,
@@ -94,9 +94,9 @@ async def serve(config: Config, folder: DataFolder) -> Host:
     )
     board = Board(gateway, ledger, folder.journal, loop)
     gateway.repeats = make_repeats(config, folder, gateway, ledger, reader)
-    replayer = Replayer(gateway, reader, routes, lambda: book, _wall_ms)
+    replayer = Replayer(gateway, reader, routes, lambda: book, wall_ms)
     runs = make_runs(folder, replayer, directory, config.replays.retention_days)
-    verifications = Verifications(folder, _wall_ms, config.ledger.checkpoint_folder)
+    verifications = Verifications(folder, wall_ms, config.ledger.checkpoint_folder)
     app = build_api(
         ControlParts(
             reader=reader,
@@ -151,7 +151,7 @@ def open_ledger(config: Config, folder: DataFolder, loop: asyncio.AbstractEventL
 
 def make_runs(folder: DataFolder, replayer: Replayer, directory: Directory, retention_days: int) -> Runs:
     """The bulk runs of ``folder``, as this worker drives them."""
-    return Runs(RunStore(folder), replayer, folder.journal, directory.holder, _wall_ms, retention_days)
+    return Runs(RunStore(folder), replayer, folder.journal, directory.holder, wall_ms, retention_days)
 
 
 def _stopper(
@@ -190,7 +190,7 @@ def make_repeats(config: Config, folder: DataFolder, gateway: Gateway, ledger: L
         claims = Claims(folder, ledger.writer_number, config.ledger.durability, keep_ms, has_record)
     except GatewayFault as error:
         raise ConfigError(f"{error.message} Look at idempotency.db in {folder.root}.") from error
-    return Repeats(gateway, ledger, reader, claims, _wall_ms, config.idempotency.wait_seconds)
+    return Repeats(gateway, ledger, reader, claims, wall_ms, config.idempotency.wait_seconds)
 
 
 def price_book(config: Config, folder: DataFolder) -> PriceBook:
@@ -316,7 +316,3 @@ def _records(reader: LedgerReader) -> int | None:
 def _target(providers: dict[str, Provider], name: str) -> Target:
     provider, _, model = name.partition("/")
     return Target(providers[provider], model, name)
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import json
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from fastapi import FastAPI
 from counterfoil import compose, config
 from counterfoil.api import answers
 from counterfoil.api.replay import ReplayParts, router
+from counterfoil.clock import wall_ms
 from counterfoil.errors import Fault
 from counterfoil.folder import DataFolder
 from counterfoil.gateway.host import Host
@@ -68,7 +68,7 @@ class InProcess:
         directory = Directory(self.folder)
         routes = compose.make_routes(self.config)
         book = compose.price_book(self.config, self.folder)
-        replayer = Replayer(gateway, self.reader, routes, lambda: book, lambda: time.time_ns() // 1_000_000)
+        replayer = Replayer(gateway, self.reader, routes, lambda: book, wall_ms)
         app = FastAPI(telemetry={"auto_configure": False}, docs_url=None, redoc_url=None, openapi_url=None)
         app.add_exception_handler(Fault, answers.on_fault)
         app.include_router(router(ReplayParts(directory, replayer)))

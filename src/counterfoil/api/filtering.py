@@ -12,12 +12,12 @@ from typing import Annotated, Final
 
 from fastapi import Query
 
+from counterfoil.clock import wall_ms
 from counterfoil.errors import CallerFault
 from counterfoil.ledger.filters import GROUPS
 from counterfoil.ledger.query import Cursor, Filter
 from counterfoil.record.links import judging
 from counterfoil.record.times import moment_ms
-from counterfoil.tenancy.directory import wall_ms
 
 BY_MAX: Final = 4
 """Names by which one answer of sums is told apart."""

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from counterfoil.api import answers, reading
+from counterfoil.clock import wall_ms
 from counterfoil.pricing import listing
 from counterfoil.pricing.book import PriceBook
 from counterfoil.record.charge import Charge, CostState
@@ -23,7 +24,7 @@ from counterfoil.record.money import CURRENCY, dollars
 from counterfoil.record.times import moment_ms
 from counterfoil.record.usage import Usage, UsageSource
 from counterfoil.surfaces import metering
-from counterfoil.tenancy.directory import Directory, wall_ms
+from counterfoil.tenancy.directory import Directory
 from counterfoil.tenancy.keys import KeyKind
 from counterfoil.tenancy.names import ALL_TEAMS
 from counterfoil.tenancy.principal import ScopeMissing

@@ -32,6 +32,7 @@ from counterfoil import __version__, config
 from counterfoil.cli import output
 from counterfoil.cli.remote import Remote
 from counterfoil.cli.where import LOCAL, AsJson, Source
+from counterfoil.clock import wall_ms
 from counterfoil.compose import make_book
 from counterfoil.config import Config
 from counterfoil.errors import ConfigError, Fault
@@ -133,7 +134,7 @@ def examine(
     """Every finding about this machine, the configuration and the data folder, in order."""
     yield Finding("version", State.GOOD, f"Counterfoil {__version__}, Python {platform.python_version()}")
     yield sqlite_version(apsw.sqlite_lib_version(), apsw.SQLITE_VERSION_NUMBER)
-    yield clock(time.time_ns() // 1_000_000)
+    yield clock(wall_ms())
     settings, finding = configuration(config_file, environ)
     yield finding
     yield exposed(config_file or Path(environ.get("COUNTERFOIL_CONFIG") or "counterfoil.yaml"))
@@ -247,7 +248,7 @@ def ledger(root: Path) -> Iterator[Finding]:
     yield commits(waits.sum_us / 1000 / waits.total if waits.total else None, waits.quantile_ms(0.99))
     yield waiting(figures.state.queue_depth)
     running = figures.workers > 0
-    age_ms = None if signed_ms is None else time.time_ns() // 1_000_000 - signed_ms
+    age_ms = None if signed_ms is None else wall_ms() - signed_ms
     yield checkpoint(age_ms, stats["records"], running=running)
     yield kept_back(reserve.held_bytes(data.reserve), running=running)
 

@@ -7,7 +7,6 @@ erased what is in the audit (``counterfoil teams history``) and, signed, in the 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Generator
 from typing import Annotated, Final
 
@@ -18,6 +17,7 @@ from counterfoil.cli import output, records
 from counterfoil.cli.records import ALL, Selection
 from counterfoil.cli.remote import Remote
 from counterfoil.cli.where import LOCAL, AsJson, Source, admin
+from counterfoil.clock import wall_ms
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.ledger.retention import Eraser
@@ -84,7 +84,7 @@ def _eraser(source: Source) -> Generator[Erase]:
     if remote is not None:
         yield lambda team_id, request_id: _erased(remote, team_id, request_id)
         return
-    eraser = Eraser.of(DataFolder.existing(source.root), lambda: time.time_ns() // 1_000_000)
+    eraser = Eraser.of(DataFolder.existing(source.root), wall_ms)
     with admin(source.root) as tenancy:
 
         def erase_here(team_id: str, request_id: str) -> bool:

@@ -18,6 +18,7 @@ from counterfoil.api import ledger as api
 from counterfoil.cli import output
 from counterfoil.cli.remote import Remote
 from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source
+from counterfoil.clock import wall_ms
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
@@ -42,7 +43,7 @@ def checkpoint(*, as_json: AsJson = False, place: Place = HERE) -> None:
     """
     folder = DataFolder.existing(place.root)
     seconds = _second_places(place)
-    signer = Signer(folder.secret("signing"), lambda: time.time_ns() // 1_000_000)
+    signer = Signer(folder.secret("signing"), wall_ms)
     signed = list(_signed(folder, signer))
     for one in signed:
         _hand_over(one, signer.public_key, seconds)

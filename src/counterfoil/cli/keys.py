@@ -10,8 +10,8 @@ from cyclopts import App, CycloptsError, Parameter, Token
 from counterfoil.cli import output
 from counterfoil.cli.times import duration_ms, moment_ms
 from counterfoil.cli.where import HERE, LOCAL, AsJson, Place, Source, admin
+from counterfoil.clock import wall_ms
 from counterfoil.record.record import CapturePolicy, PlaybackMode
-from counterfoil.tenancy.directory import wall_ms
 from counterfoil.tenancy.documents import NewKey, plain
 from counterfoil.tenancy.keys import KeyKind, ParsedKey, parse
 

@@ -19,6 +19,7 @@ from counterfoil.cli import evidence, output, records
 from counterfoil.cli.prices import book_named
 from counterfoil.cli.records import ALL, Selection
 from counterfoil.cli.where import LOCAL, AsJson, Source
+from counterfoil.clock import wall_ms
 from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import books
@@ -91,7 +92,7 @@ def _verified(source: Source, *, chain_only: bool, checkpoints: Path | None, wor
     tame_collector()
     began = time.monotonic()
     try:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = wall_ms()
         report = Verifier(folder, now_ms=now_ms, deep=not chain_only, workers=workers, witness=checkpoints).run()
     except apsw.Error as error:
         raise GatewayFault("ledger_unavailable", f"The ledger cannot be read ({error}).") from error

@@ -14,13 +14,13 @@ from cyclopts import App, Parameter
 from counterfoil.cli import output
 from counterfoil.cli.times import moment_ms
 from counterfoil.cli.where import LOCAL, AsJson, Source
+from counterfoil.clock import wall_ms
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import books
 from counterfoil.pricing import listing, litellm
 from counterfoil.pricing.book import PriceBook
 from counterfoil.pricing.overlay_file import read_overlay
-from counterfoil.tenancy.directory import wall_ms
 
 app = App(name="prices", help="Price books: show, compare, import, history.")
 

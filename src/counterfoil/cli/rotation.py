@@ -15,13 +15,13 @@ The folder's lock is held throughout: no gateway runs meanwhile. In each exchang
 from __future__ import annotations
 
 import os
-import time
 from typing import Final, Literal
 
 import apsw
 from msgspec import Struct
 
 from counterfoil.capture.seal import Resealer, commitment_key
+from counterfoil.clock import wall_ms
 from counterfoil.errors import ConfigError
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import exchange
@@ -87,7 +87,7 @@ def _made_anew(folder: DataFolder, name: Name) -> tuple[int, int]:
         folder.keep_pepper()  # digests cannot be made anew without the keys: each moves on when it is used
         return 0, 0
     if name == "signing":
-        return exchange.hand_over(folder, old, new, _now_ms), 0
+        return exchange.hand_over(folder, old, new, wall_ms), 0
     reseal = Resealer(old, new, os.urandom)
     exchange.rewrap(folder, new, reseal)
     vault.exchange(folder, reseal)
@@ -95,7 +95,3 @@ def _made_anew(folder: DataFolder, name: Name) -> tuple[int, int]:
     for path in folder.root.glob("playback.db*"):  # derived, under a key of the old one
         path.unlink()
     return reseal.done, reseal.unreadable
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import apsw
 
 from counterfoil.capture.seal import KeyRing, Sealer
+from counterfoil.clock import wall_ms
 from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
@@ -77,7 +77,7 @@ class Ledger:
         retention_days: int,
         checkpoint_seconds: float = 60.0,
         seconds: Sequence[Second] = (),
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = wall_ms,
         entropy: Callable[[int], bytes] = os.urandom,
         patience_s: float = PATIENCE_S,
         vfs: str | None = None,

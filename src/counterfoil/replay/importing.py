@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from typing import Final
 
 from counterfoil.capture.body import Capture
+from counterfoil.clock import wall_ms
 from counterfoil.errors import ConfigError, Fault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger.ledger import Ledger
@@ -36,7 +36,7 @@ async def run(folder: DataFolder, cassette: Cassette, team_id: str, retention_da
 
     Raises :class:`ConfigError` for a recording that is no call of ours, before anything is written.
     """
-    source = IdSource(lambda: time.time_ns() // 1_000_000, os.urandom)
+    source = IdSource(wall_ms, os.urandom)
     made = [_settlement(one, team_id, source.next()) for one in cassette.interactions]
     ledger = Ledger.open(folder, durability="fsync", loop=asyncio.get_running_loop(), retention_days=retention_days)
     try:
@@ -52,7 +52,7 @@ def _settlement(one: Interaction, team_id: str, request_id: str) -> Settlement:
     surface, call = _called(one)
     reading = read(surface, call, capture)
     fault = None if recording.success else fault_of(capture.response_status, reading.error_message, reading.error_code)
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = wall_ms()
     record = Record(
         created_at=timestamp(now_ms),
         request_id=request_id,

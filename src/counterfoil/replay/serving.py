@@ -12,7 +12,6 @@ import contextlib
 import os
 import socket
 import threading
-import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from hashlib import blake2b
@@ -23,6 +22,7 @@ import msgspec
 
 from counterfoil.capture.body import Capture
 from counterfoil.capture.recording import Asked, Near, Recording, kind_of, match_text, nearest
+from counterfoil.clock import wall_ms
 from counterfoil.config.model import Limits, ServerConfig
 from counterfoil.errors import ConfigError, GatewayFault
 from counterfoil.gateway.host import Host
@@ -122,7 +122,7 @@ class CassetteServer:
                 directory=AnyKey(),
                 routes=Routes({}, {}, lambda: 0.0),
                 book=_no_book,
-                ids=IdSource(lambda: time.time_ns() // 1_000_000, os.urandom),
+                ids=IdSource(wall_ms, os.urandom),
                 limits=Limits(),
                 capture_default=CapturePolicy.METADATA,
                 capture_bytes_max=0,

@@ -13,13 +13,13 @@ from typing import Final
 
 import msgspec
 
+from counterfoil.clock import wall_ms
 from counterfoil.errors import CallerFault
 from counterfoil.folder import DataFolder
 from counterfoil.providers.addresses import check_form
 from counterfoil.record.record import CapturePolicy, PlaybackMode
 from counterfoil.tenancy import keys, names, queries
 from counterfoil.tenancy.authority import OPERATOR, Authority
-from counterfoil.tenancy.directory import wall_ms
 from counterfoil.tenancy.documents import App, Change, Key, NewKey, ProviderKeyInfo, Team
 from counterfoil.tenancy.keys import KeyKind
 from counterfoil.tenancy.scopes import TEAM_MEMBER, checked

@@ -14,13 +14,13 @@ under the newest (``renewal``), so each key moves on with its first use after an
 from __future__ import annotations
 
 import hmac
-import time
 from collections.abc import Callable
 from hashlib import blake2s
 from typing import Final
 
 import msgspec
 
+from counterfoil.clock import wall_ms
 from counterfoil.folder import DataFolder
 from counterfoil.record.record import PlaybackMode, strictest
 from counterfoil.tenancy import queries
@@ -36,11 +36,6 @@ from counterfoil.tenancy.vault import Sealed, Vault, Wallet
 CACHED_KEYS_MAX: Final = 100_000
 """About 60 MB. A gateway with more keys than that in use drops the oldest entry for each new one."""
 _NO_DIGEST: Final = bytes(32)
-
-
-def wall_ms() -> int:
-    """The wall clock in Unix milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 class Directory:
