@@ -22,6 +22,11 @@ from counterfoil.errors import CallerFault, Fault
 
 JSON: Final = "application/json"
 NO_STORE: Final = {"cache-control": "no-store"}
+PAGE: Final = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
+"""Headers of a page of ours: it runs nothing, loads nothing, and stands in nobody's frame."""
 MISSING_ID: Final = b'{"ok":false,"error":"missing_id"}'
 NOT_FOUND: Final = b'{"ok":false,"error":"not_found"}'
 _encode = msgspec.json.Encoder().encode

@@ -52,10 +52,6 @@ _NO_TELEMETRY: Final[Any] = {
     "operation_spans": False,
     "auto_configure": False,
 }
-_PAGE_HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-}
 _PARAMETER = re.compile(r"\{\w+\}")
 _SECURITY: Final = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -167,7 +163,7 @@ def _document(app: FastAPI) -> None:
         return JSONResponse(openapi())
 
     def docs(_: Request) -> Response:
-        return HTMLResponse(pages.page(openapi(), registry.served()), headers=_PAGE_HEADERS)
+        return HTMLResponse(pages.page(openapi(), registry.served()), headers=answers.PAGE)
 
     app.openapi = openapi
     app.add_route("/openapi.json", document, methods=["GET"], include_in_schema=False)

@@ -31,7 +31,6 @@ from counterfoil.ledger.query import (
     Group,
     LedgerReader,
     Page,
-    StoredRecord,
     Summary,
 )
 from counterfoil.record.charge import CostState
@@ -82,7 +81,7 @@ def router(parts: ControlParts) -> APIRouter:
 
     def read(request: Request, wanted: Filter, team: str | None, cursor: str | None, limit: int) -> bytes:
         page = parts.reader.page(narrowed(request, wanted, team), parse_cursor(cursor), limit)
-        return page_answer([_listed(stored) for stored in page.records], cursor_text(page.next))
+        return page_answer([view.listed_now(stored) for stored in page.records], cursor_text(page.next))
 
     @routes.get("/v1/generations/search", summary="Records, newest first", responses=_REFUSALS)
     async def search(
@@ -173,7 +172,7 @@ class _Exported:
 
     def add(self, page: Page) -> bytes:
         """The lines of one page more."""
-        lines = b"".join(_listed(stored) + b"\n" for stored in page.records)
+        lines = b"".join(view.listed_now(stored) + b"\n" for stored in page.records)
         for stored in page.records:
             self._sums.add(stored.data)
         self._digest.update(lines)
@@ -240,7 +239,3 @@ def sums(summary: Summary) -> dict[str, Any]:
         "provider_reported": summary.reported.answer(),
         "byok": summary.byok,
     }
-
-
-def _listed(stored: StoredRecord) -> bytes:
-    return view.listed(stored.data, stored.chain, stored.capture_state)

@@ -18,7 +18,6 @@ from starlette.responses import Response, StreamingResponse
 
 from counterfoil.api import answers, reading, view
 from counterfoil.errors import CallerFault
-from counterfoil.ledger.query import StoredRecord
 from counterfoil.replay import diff
 from counterfoil.replay.one import RUNS_MAX, CannotReplay, Original, Plan, Replayer, Rerun, TooExpensive, Wish
 from counterfoil.replay.override import Edit, Overrides
@@ -225,10 +224,6 @@ def _shown(replayer: Replayer, original: Original, done: list[Rerun]) -> bytes:
         between = msgspec.json.encode(replayer.difference(original.stored, stored))
         runs.append(
             b'{"request_id":%b,"status_code":%d,"record":%b,"difference":%b}'
-            % (msgspec.json.encode(run.request_id), run.status, _listed(stored), between)
+            % (msgspec.json.encode(run.request_id), run.status, view.listed_now(stored), between)
         )
-    return b'{"ok":true,"original":%b,"runs":[%b]}' % (_listed(original.stored), b",".join(runs))
-
-
-def _listed(stored: StoredRecord) -> bytes:
-    return view.listed(stored.data, stored.chain, stored.capture_state)
+    return b'{"ok":true,"original":%b,"runs":[%b]}' % (view.listed_now(original.stored), b",".join(runs))

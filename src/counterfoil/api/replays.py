@@ -47,10 +47,6 @@ EVENTS_SECONDS: Final = 0.3
 """How often a stream of events looks for news."""
 PING_SECONDS: Final = 15.0
 RETRIES_MAX: Final = 5
-_PAGE: Final = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-}
 _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"description": "The body or a parameter is not valid; field names it."},
     404: {"description": "No such run in this team. Another team's looks exactly the same."},
@@ -428,7 +424,7 @@ def _reported(runs: Runs, run: Run, kind: str, texts: bool, base_url: str) -> Re
     if kind == "markdown":
         return PlainTextResponse(prose.markdown(made), media_type="text/markdown")
     shown_texts = _texts(runs, run, made) if texts else {}
-    return HTMLResponse(prose.page(made, shown_texts, base_url), headers=_PAGE)
+    return HTMLResponse(prose.page(made, shown_texts, base_url), headers=answers.PAGE)
 
 
 def _texts(runs: Runs, run: Run, made: Report) -> dict[str, TextDifference]:

@@ -11,6 +11,7 @@ import msgspec
 
 from counterfoil.errors import CallerFault
 from counterfoil.ledger.kept import Unavailable
+from counterfoil.ledger.query import StoredRecord
 from counterfoil.record import codec
 from counterfoil.record.record import CaptureState, Chain
 from counterfoil.wire.json_object import read
@@ -28,6 +29,11 @@ def served(record: bytes, chain: Chain, state: CaptureState, request: bytes | Un
     else:
         tail = b'"replay_supported":true,"replay_request":%b' % request
     return b"%b,%b}" % (listed(record, chain, state)[:-1], tail)
+
+
+def listed_now(stored: StoredRecord) -> bytes:
+    """A record in a list as it is now."""
+    return listed(stored.data, stored.chain, stored.capture_state)
 
 
 def listed(record: bytes, chain: Chain, state: CaptureState) -> bytes:

@@ -191,7 +191,7 @@ class _LocalRecords:
 
     def page(self, selection: Selection, cursor: str | None, limit: int) -> Rows:
         page = self._ledger.page(selection.filter(), parse_cursor(cursor), limit)
-        rows = [view.listed(stored.data, stored.chain, stored.capture_state) for stored in page.records]
+        rows = [view.listed_now(stored) for stored in page.records]
         return Rows(rows, cursor_text(page.next))
 
     def one(self, any_id: str) -> bytes:

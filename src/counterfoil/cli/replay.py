@@ -8,10 +8,9 @@ from typing import Annotated, Any, Final
 import msgspec
 from cyclopts import Parameter
 
-from counterfoil.cli import output
+from counterfoil.cli import output, records
 from counterfoil.cli.where import LOCAL, AsJson, Source
 from counterfoil.errors import ConfigError
-from counterfoil.folder import DataFolder
 from counterfoil.ledger.query import LedgerReader, StoredRecord
 from counterfoil.record import codec, words
 from counterfoil.record.record import CaptureState
@@ -67,7 +66,7 @@ def diff(a: Id, b: Id, /, *, as_json: AsJson = False, source: Source = LOCAL) ->
     """Compare two generations: text, tool calls, tokens, times and cost."""
     remote = source.remote()
     found: dict[str, Any] = (
-        remote.get("/v1/generations/diff", {"a": a, "b": b}) if remote is not None else _local(source.root, a, b)
+        remote.get("/v1/generations/diff", {"a": a, "b": b}) if remote is not None else _local(source, a, b)
     )
     if as_json:
         output.json(found)
@@ -75,21 +74,11 @@ def diff(a: Id, b: Id, /, *, as_json: AsJson = False, source: Source = LOCAL) ->
         output.lines(*_told(found))
 
 
-def _local(root: Path, a: str, b: str) -> dict[str, Any]:
-    reader = LedgerReader(DataFolder.existing(root))
-    try:
-        left, right = _found(reader, a), _found(reader, b)
-        records = codec.decode(left.data), codec.decode(right.data)
-        return differences.plain(differences.compare(*records, _said(reader, left), _said(reader, right)))
-    finally:
-        reader.close()
-
-
-def _found(reader: LedgerReader, any_id: str) -> StoredRecord:
-    stored = reader.find(None, any_id)
-    if stored is None:
-        raise ConfigError(f"There is no generation {words.printable(any_id)}.")
-    return stored
+def _local(source: Source, a: str, b: str) -> dict[str, Any]:
+    with records.reader(source) as ledger:
+        left, right = (records.found(ledger, any_id, str(source.root)) for any_id in (a, b))
+        both = codec.decode(left.data), codec.decode(right.data)
+        return differences.plain(differences.compare(*both, _said(ledger, left), _said(ledger, right)))
 
 
 def _said(reader: LedgerReader, stored: StoredRecord) -> Said | None:
