@@ -8,9 +8,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from emulators.gateway import Gateway
@@ -27,6 +29,7 @@ from emulators.scripted import (
     chat_frames,
     chunked,
 )
+from emulators.waiting import wait_until
 
 CHAT = "/v1/chat/completions"
 UNARY = b'{"model":"local/gpt-4o-mini","messages":[]}'
@@ -369,6 +372,23 @@ def test_usage_that_cannot_be_is_never_taken_for_whole(
     assert record["cost_nanos"] == sum(line["amount_nanos"] for line in record["pricing_lines"])
     known = {"reported": ("exact", "estimated"), "partial": ("partial", "unknown"), "absent": ("unknown", "estimated")}
     assert record["cost_state"] in known[source]
+
+
+def test_a_provider_that_talks_on_behind_the_end_is_hung_up_on(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """While the record waits for the disk only so much is held of what comes behind the end marker."""
+    behind = b": " + b"x" * 65_536 + b"\n\n"
+    head, *frames = chunked(*FRAMES, end=False)
+    upstream.script = [head, *frames, *chunked(*[behind] * 2000, end=False)[1:], Hang()]
+    hung_up = upstream.hung_up
+    with RawClient(gateway.port) as client, closing(apsw.Connection(str(gateway.data / "ledger.db"))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        client.send(post(CHAT, STREAM, gateway.key()))
+        wait_until(lambda: upstream.hung_up > hung_up)
+        other.execute("ROLLBACK")
+        reply = client.reply()
+    assert reply.body.startswith(b"".join(FRAMES[:-2]) + FRAMES[-1] + behind)
+    record = gateway.record(reply.generation_id)
+    assert (record["success"], record["usage"]["source"]) == (True, "reported")
 
 
 def test_of_two_usage_frames_the_later_counts(gateway: Gateway, upstream: ScriptedUpstream) -> None:

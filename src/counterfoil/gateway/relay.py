@@ -38,6 +38,10 @@ TERMINAL_GRACE_SECONDS = 0.005
 TRAILING_GRACE_NS = 2 * SECOND_NS
 """How long a provider may keep a finished stream open before the client's answer is ended without it."""
 
+TRAILING_PIECES_MAX = 64
+"""Pieces, of at most 256 KiB, that are held behind the end marker until the record is durable. A provider that has more
+to say after the end is hung up on."""
+
 _DROPPED = HOP_BY_HOP | {
     b"content-length",
     b"content-encoding",
@@ -409,6 +413,8 @@ class Relay:
         meter = self.meter
         if meter.terminal or self.done.happened:
             self._trailing.append(data)
+            if len(self._trailing) == TRAILING_PIECES_MAX:
+                self._give_up(None)
             return
         out = meter.push(data)
         if not self.output_ns and meter.output_seen:
@@ -503,7 +509,8 @@ class Relay:
         if not self.done.happened:
             self._resolve(None)
 
-    def _give_up(self, fault: Fault) -> None:
+    def _give_up(self, fault: Fault | None) -> None:
+        """Hang up on the provider; with what there is the answer has failed, or is whole."""
         self._detach()
         self._resolve(fault)
 

@@ -24,6 +24,7 @@ from counterfoil.errors import GatewayFault
 from counterfoil.folder import DataFolder
 from counterfoil.ledger import database
 from counterfoil.ledger.bodies import Parting
+from counterfoil.ledger.rows import UNFIT
 from counterfoil.ledger.signing import Signer
 from counterfoil.ledger.sql import QUERIES
 from counterfoil.ledger.store import StoredKeys
@@ -149,7 +150,7 @@ class Sweeper:
         while not self._closing.wait(SWEEP_PERIOD_S):
             try:
                 swept = self._eraser.sweep()
-            except apsw.Error as error:
+            except (apsw.Error, OSError, *UNFIT) as error:  # also for a body that cannot be packed anew
                 _log.warning("ledger_sweep_failed", extra={"reason": type(error).__name__})
             else:
                 if swept:
