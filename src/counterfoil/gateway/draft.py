@@ -244,7 +244,8 @@ def record_of(
 
 def _billed_as(target: Target, reading: Reading) -> str:
     """The target's name, or that of the model whose prices its provider charges instead."""
-    served = served_instead(reading.usage.meters)
+    meters = reading.usage.meters
+    served = served_instead(meters) if meters else None
     return target.model_id if served is None else f"{target.provider.name}/{served}"
 
 

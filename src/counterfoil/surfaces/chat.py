@@ -150,8 +150,9 @@ class ChatMeter(StreamMeter):
             self.endings += 1
         if not self.output_seen:
             self.output_seen = has_output(choice)
-        if not self._cites:
-            self._cites = any(_cites(said.get("annotations")) for said in _said(choice))
+        for said in _said(choice):
+            if "annotations" in said and not self._cites:
+                self._cites = _cites(said["annotations"])
         if not choice.get("error"):
             return False
         if self._reading.error_code is None:
