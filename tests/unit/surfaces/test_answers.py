@@ -390,7 +390,7 @@ def test_errors_of_ours(surface: Any, fault: Any):
         (CallerFault("invalid_json"), "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT"),
         (CallerFault("unauthorized"), "authentication_error", "authentication_error", "UNAUTHENTICATED"),
         (CallerFault("forbidden"), "permission_error", "permission_error", "PERMISSION_DENIED"),
-        (CallerFault("rate_limited"), "rate_limit_error", "rate_limit_error", "RESOURCE_EXHAUSTED"),
+        (UpstreamFault("rate_limited"), "rate_limit_error", "rate_limit_error", "RESOURCE_EXHAUSTED"),
         (CallerFault("payload_too_large"), "invalid_request_error", "request_too_large", "INVALID_ARGUMENT"),
         (CallerFault("unsupported_endpoint"), "invalid_request_error", "not_found_error", "NOT_FOUND"),
         (UpstreamFault("overloaded"), "api_error", "overloaded_error", "UNAVAILABLE"),
