@@ -127,7 +127,8 @@ def _models(models: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, dict[
         provider = "google" if theirs.startswith(_PREFIXES) else _PROVIDERS.get(theirs, theirs)
         head, slash, rest = key.partition("/")
         model = rest if slash and (head == theirs or _PROVIDERS.get(head, head) == provider or head in theirs) else key
-        yield provider, model, entry
+        if provider and model:
+            yield provider, model, entry
 
 
 def _entry(
