@@ -110,13 +110,6 @@ PROTOCOLS = {
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    """Give a provider that does what each test says."""
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]:
     """Give a gateway with each provider twice: hung up on, and read to its end."""
     providers: dict[str, Any] = {}

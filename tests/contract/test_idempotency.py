@@ -36,13 +36,6 @@ FRAMES = chat_frames("one", "two", "three")
 DELIVERED = b"".join((*FRAMES[:-2], FRAMES[-1]))  # without the usage that only we asked for
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    """Give a provider that does what each test says."""
-    with ScriptedUpstream() as running:
-        yield running
-
-
 def settings(upstream: ScriptedUpstream) -> dict[str, Any]:
     """A gateway in front of ``upstream``, once with a short patience, and of a provider that is not there."""
     one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai"}

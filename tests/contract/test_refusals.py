@@ -37,13 +37,6 @@ REFUSED = FALLEN | {
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    """Give a provider that answers what each test says."""
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]:
     """Give a gateway in front of it."""
     one = {"type": "anthropic", "base_url": upstream.base_url, "api_key": "none"}

